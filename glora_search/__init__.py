@@ -1,0 +1,1 @@
+"""The service: study files, proposals, evaluators, the database, and the loop that joins them."""

@@ -1,0 +1,41 @@
+"""What the service raises. Every error is a GLoRASearchError and the fitting builtin as well."""
+
+from search_spaces.errors import GLoRASearchError
+
+
+class StudyFileError(GLoRASearchError, ValueError):
+    """A study file with unknown keys or wrong values; the message lists all of them."""
+
+
+class StudyNotFoundError(GLoRASearchError, KeyError):
+    """No study of that name in the database."""
+
+    __str__ = Exception.__str__  # a KeyError would quote its message
+
+
+class StudyExistsError(GLoRASearchError, ValueError):
+    """A study of that name is in the database already."""
+
+
+class StudyHeldError(GLoRASearchError, RuntimeError):
+    """Another process drives the study; the message says which."""
+
+
+class StorageError(GLoRASearchError, ConnectionError):
+    """The database cannot be reached, or is not what it should be. Never holds a password."""
+
+
+class FingerprintError(GLoRASearchError, ValueError):
+    """Backbone weights, data or supernet are not those that the study was started with."""
+
+
+class ClusterError(GLoRASearchError, RuntimeError):
+    """Ray does not have what was asked for, or cannot be reached."""
+
+
+class TooManyFailuresError(GLoRASearchError, RuntimeError):
+    """More evaluations failed than the study file allows."""
+
+
+class ExportError(GLoRASearchError, OSError):
+    """An export cannot be written, or does not reproduce the subnet."""

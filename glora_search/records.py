@@ -1,0 +1,95 @@
+"""The values that flow through a search: a candidate is proposed, an outcome is what became of it.
+
+Plain frozen records, without torch, Optuna or Ray: proposers read and make them, evaluators turn a
+candidate into an outcome, the database stores an outcome as one trial.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from search_spaces import SubnetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A subnet that is to be evaluated, and where it comes from.
+
+    Args:
+        generation: Counted from 0, the random initial population.
+        index: The place within the generation, counted from 0.
+        operator: What made it: `random`, `mutation`, `crossover`, or the name of an Optuna sampler.
+        parents: Digests of the subnets it was made of: none, one or two.
+        subnet: The configuration.
+        n_params: Trainable adapter scalars, without the head.
+    """
+
+    generation: int
+    index: int
+    operator: str
+    parents: tuple[str, ...]
+    subnet: SubnetConfig
+    n_params: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(generation, index): the identity of a candidate within its study."""
+        return self.generation, self.index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a candidate: numbers on the validation split, or an error.
+
+    Args:
+        candidate: What was evaluated.
+        loss: Mean cross-entropy over the validation split, nats; None if it failed.
+        top1: Fraction of the validation split that is right; None if it failed.
+        eval_s: Seconds that the evaluation took.
+        worker: Who evaluated it, such as `host:pid`.
+        error_type: The class of the error; None unless it failed.
+        error: One line on what went wrong; None unless it failed.
+    """
+
+    candidate: Candidate
+    loss: float | None = None
+    top1: float | None = None
+    eval_s: float
+    worker: str
+    error_type: str | None = None
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the evaluation gave an error instead of numbers."""
+        return self.error_type is not None
+
+
+class Fitness(StrEnum):
+    """What a search optimises, always on the validation split."""
+
+    LOSS = "loss"
+    TOP1 = "top1"
+
+    @property
+    def direction(self) -> str:
+        """Optuna's word: loss is minimised, top-1 maximised."""
+        return "minimize" if self is Fitness.LOSS else "maximize"
+
+    def value(self, outcome: Outcome) -> float | None:
+        """The number that stands for `outcome` in the database; None if it failed."""
+        return outcome.loss if self is Fitness.LOSS else outcome.top1
+
+    def rank(self, outcome: Outcome) -> tuple[float, float, int, int, int]:
+        """A sort key, best first, total within a study; failures come last.
+
+        Top-1 ties are broken by loss (on 200 images half the candidates tie), then fewer parameters
+        win, then the earlier candidate.
+        """
+        candidate = outcome.candidate
+        if outcome.loss is None or outcome.top1 is None:
+            return math.inf, math.inf, candidate.n_params, *candidate.place
+        first = outcome.loss if self is Fitness.LOSS else -outcome.top1
+        return first, outcome.loss, candidate.n_params, *candidate.place

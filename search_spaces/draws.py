@@ -1,0 +1,149 @@
+"""Uniform draws from a product of choices under a limit on their total cost.
+
+One function serves every random decision of a search: a random subnet (all choices of all genes), a
+mutation (all choices of the redrawn genes), a crossover (the two parents' tokens of each gene). Each
+must be uniform among the combinations that meet the parameter limits, also where one combination in a
+million does.
+
+The method is rejection from a tilted product. Let c be a combination's cost and U the limit. Genes are
+drawn independently with weights exp(-t c_gene), and a combination with c <= U is accepted with
+probability exp(-t (U - c)). The two factors cancel: whatever t >= 0, accepted combinations are exactly
+uniform, so no gene and no layer is favoured. Acceptance is most frequent where the tilted mean cost
+equals U (there log Z(t) + t U, with Z the sum of the weights, has its minimum), so t is solved for that;
+a rough solution does. The lower limit is the same with signs exchanged.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from search_spaces.errors import InfeasibleLimitError
+
+_MAX_DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class ParamLimits:
+    """Inclusive limits on a subnet's trainable adapter scalars; the head does not count.
+
+    Raises:
+        InfeasibleLimitError: The minimum is above the maximum, or the maximum below zero.
+    """
+
+    min_params: int = 0
+    max_params: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_params is not None and self.max_params < max(self.min_params, 0):
+            raise InfeasibleLimitError(
+                f"max_params must be at least min_params and 0; got min_params={self.min_params}, "
+                f"max_params={self.max_params}"
+            )
+
+    def allow(self, n_params: int) -> bool:
+        """Whether a subnet of `n_params` scalars is within the limits."""
+        return self.min_params <= n_params and (
+            self.max_params is None or n_params <= self.max_params
+        )
+
+
+NO_LIMITS = ParamLimits()
+
+
+def check_feasible(costs: Sequence[Sequence[int]], limits: ParamLimits) -> None:
+    """Raise InfeasibleLimitError where even the smallest or largest combination is outside the limits."""
+    smallest, largest = sum(map(min, costs)), sum(map(max, costs))
+    if limits.max_params is not None and smallest > limits.max_params:
+        raise InfeasibleLimitError(
+            f"max_params={limits.max_params:,} admits no subnet: the smallest has {smallest:,}; "
+            f"raise max_params or add cheaper choices"
+        )
+    if largest < limits.min_params:
+        raise InfeasibleLimitError(
+            f"min_params={limits.min_params:,} admits no subnet: the largest has {largest:,}; "
+            f"lower min_params or add larger choices"
+        )
+
+
+def draw(
+    costs: Sequence[tuple[int, ...]], rng: random.Random, limits: ParamLimits = NO_LIMITS
+) -> list[int]:
+    """Draw one combination, uniformly among those whose total cost is within the limits.
+
+    Args:
+        costs: For each gene the cost of each of its choices.
+        rng: The only source of randomness.
+        limits: Inclusive limits on the sum of the chosen costs.
+
+    Returns:
+        For each gene the index of the choice drawn.
+
+    Raises:
+        InfeasibleLimitError: No combination is within the limits, or so few are (a narrow window between
+            min_params and max_params) that a bounded number of draws met none.
+    """
+    check_feasible(costs, limits)
+    lower, upper = limits.min_params, limits.max_params
+    tilt = _tilt(costs, lower, upper)
+    # exp(-t (bound - c)) with the bound that the tilt leans on; 1 where there is no tilt.
+    bound = lower if tilt < 0 or upper is None else upper
+    tables = {options: _cumulative_weights(options, tilt) for options in set(costs)}
+    for _ in range(_MAX_DRAWS):
+        chosen = [_pick(tables[options], rng) for options in costs]
+        total = sum(options[k] for options, k in zip(costs, chosen, strict=True))
+        if not limits.allow(total):
+            continue
+        if tilt == 0 or rng.random() < math.exp(-tilt * (bound - total)):
+            return chosen
+    raise InfeasibleLimitError(
+        f"{_MAX_DRAWS:,} draws met no subnet with {lower:,} to "
+        f"{'any number of' if upper is None else f'{upper:,}'} parameters; widen the limits"
+    )
+
+
+def _pick(cumulative: list[float], rng: random.Random) -> int:
+    return min(bisect(cumulative, rng.random() * cumulative[-1]), len(cumulative) - 1)
+
+
+def _cumulative_weights(options: tuple[int, ...], tilt: float) -> list[float]:
+    least = min(tilt * cost for cost in options)  # the largest weight is 1: nothing overflows
+    return list(accumulate(math.exp(least - tilt * cost) for cost in options))
+
+
+def _tilt(costs: Sequence[tuple[int, ...]], lower: int, upper: int | None) -> float:
+    """The t at which the tilted mean cost meets the limit that the untilted mean violates; else 0."""
+    groups = Counter(costs)
+
+    def mean(tilt: float) -> float:
+        total = 0.0
+        for options, count in groups.items():
+            least = min(tilt * cost for cost in options)
+            weights = [math.exp(least - tilt * cost) for cost in options]
+            total += count * sum(map(float.__mul__, weights, map(float, options))) / sum(weights)
+        return total
+
+    untilted = mean(0.0)
+    if upper is not None and untilted > upper:
+        return _solve(lambda t: mean(t) - upper, scale=max(max(o) for o in groups))
+    if untilted < lower:
+        return -_solve(lambda t: lower - mean(-t), scale=max(max(o) for o in groups))
+    return 0.0
+
+
+def _solve(excess: Callable[[float], float], scale: int) -> float:
+    """A t > 0 with excess(t) near 0, for a decreasing `excess`. Doubling, then bisection."""
+    low, high = 0.0, 1.0 / max(scale, 1)
+    for _ in range(40):  # 2**40 / scale: beyond it only the extreme combination has weight
+        if excess(high) <= 0:
+            break
+        low, high = high, 2 * high
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return high

@@ -1,0 +1,1 @@
+"""The network: GLoRA layers, a weight-sharing supernet, its data, training, evaluation, export."""

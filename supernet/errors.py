@@ -1,0 +1,19 @@
+"""What the network package raises. Every error is a GLoRASearchError and the fitting builtin as well."""
+
+from search_spaces.errors import GLoRASearchError
+
+
+class BackboneError(GLoRASearchError, ValueError):
+    """A backbone that cannot be built, or whose layers cannot be adapted."""
+
+
+class DataError(GLoRASearchError, ValueError):
+    """A data set that is missing, mislabelled or undecodable; names the file and the line."""
+
+
+class CheckpointError(GLoRASearchError, ValueError):
+    """A checkpoint that is missing, truncated, or of another network, recipe or data set."""
+
+
+class TrainingDivergedError(GLoRASearchError, ArithmeticError):
+    """The training loss is no longer finite; names the step and the last good checkpoint."""
