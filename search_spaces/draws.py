@@ -1,16 +1,17 @@
 """Uniform draws from a product of choices under a limit on their total cost.
 
 One function serves every random decision of a search: a random subnet (all choices of all genes), a
-mutation (all choices of the redrawn genes), a crossover (the two parents' tokens of each gene). Each
-must be uniform among the combinations that meet the parameter limits, also where one combination in a
-million does.
+mutation (all choices of the redrawn genes), a crossover (the two parents' tokens of each gene).
+Each must be uniform among the combinations that meet the parameter limits, also where one
+combination in a million does.
 
-The method is rejection from a tilted product. Let c be a combination's cost and U the limit. Genes are
-drawn independently with weights exp(-t c_gene), and a combination with c <= U is accepted with
-probability exp(-t (U - c)). The two factors cancel: whatever t >= 0, accepted combinations are exactly
-uniform, so no gene and no layer is favoured. Acceptance is most frequent where the tilted mean cost
-equals U (there log Z(t) + t U, with Z the sum of the weights, has its minimum), so t is solved for that;
-a rough solution does. The lower limit is the same with signs exchanged.
+The method is rejection from a tilted product. Let c be a combination's cost and U the limit. Genes
+are drawn independently with weights exp(-t c_gene), and a combination with c <= U is accepted with
+probability exp(-t (U - c)). The two factors cancel: whatever t >= 0, accepted combinations are
+exactly uniform, so no gene and no layer is favoured. Acceptance is most frequent where the tilted
+mean cost equals U (there log Z(t) + t U, with Z the sum of the weights, has its minimum), so t is
+solved for that; a rough solution does. The lower limit is the same with signs exchanged. Two cases
+need no rejection: a limit that admits every combination, and a product small enough to list.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
+from operator import mul
 
 from search_spaces.errors import InfeasibleLimitError
 
 _MAX_DRAWS = 20_000
+_LISTED = 512  # products up to this size are listed: as fast as solving for t, and it cannot miss
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,25 @@ class ParamLimits:
             self.max_params is None or n_params <= self.max_params
         )
 
+    def after(self, n_params: int) -> ParamLimits:
+        """The limits on what remains to be chosen once `n_params` scalars are spent.
+
+        Raises:
+            InfeasibleLimitError: What is spent exceeds the maximum already.
+        """
+        rest = None if self.max_params is None else self.max_params - n_params
+        return ParamLimits(max(self.min_params - n_params, 0), rest)
+
 
 NO_LIMITS = ParamLimits()
 
 
 def check_feasible(costs: Sequence[Sequence[int]], limits: ParamLimits) -> None:
-    """Raise InfeasibleLimitError where even the smallest or largest combination is outside the limits."""
-    smallest, largest = sum(map(min, costs)), sum(map(max, costs))
+    """Raise InfeasibleLimitError where the smallest or largest combination is outside `limits`."""
+    _check_extremes(sum(map(min, costs)), sum(map(max, costs)), limits)
+
+
+def _check_extremes(smallest: int, largest: int, limits: ParamLimits) -> None:
     if limits.max_params is not None and smallest > limits.max_params:
         raise InfeasibleLimitError(
             f"max_params={limits.max_params:,} admits no subnet: the smallest has {smallest:,}; "
@@ -72,7 +87,11 @@ def check_feasible(costs: Sequence[Sequence[int]], limits: ParamLimits) -> None:
 
 
 def draw(
-    costs: Sequence[tuple[int, ...]], rng: random.Random, limits: ParamLimits = NO_LIMITS
+    costs: Sequence[tuple[int, ...]],
+    rng: random.Random,
+    limits: ParamLimits = NO_LIMITS,
+    *,
+    max_draws: int = _MAX_DRAWS,
 ) -> list[int]:
     """Draw one combination, uniformly among those whose total cost is within the limits.
 
@@ -80,31 +99,54 @@ def draw(
         costs: For each gene the cost of each of its choices.
         rng: The only source of randomness.
         limits: Inclusive limits on the sum of the chosen costs.
+        max_draws: How many combinations are tried before giving up; fewer where a caller has
+            another way out.
 
     Returns:
         For each gene the index of the choice drawn.
 
     Raises:
-        InfeasibleLimitError: No combination is within the limits, or so few are (a narrow window between
-            min_params and max_params) that a bounded number of draws met none.
+        InfeasibleLimitError: No combination is within the limits, or so few are (a narrow window
+            between min_params and max_params) that a bounded number of draws met none.
     """
-    check_feasible(costs, limits)
+    smallest, largest = sum(map(min, costs)), sum(map(max, costs))
+    _check_extremes(smallest, largest, limits)
+    if limits.allow(smallest) and limits.allow(largest):
+        return [int(rng.random() * len(options)) for options in costs]
+    if math.prod(map(len, costs)) <= _LISTED:
+        return _draw_listed(costs, rng, limits)
     lower, upper = limits.min_params, limits.max_params
     tilt = _tilt(costs, lower, upper)
     # exp(-t (bound - c)) with the bound that the tilt leans on; 1 where there is no tilt.
     bound = lower if tilt < 0 or upper is None else upper
     tables = {options: _cumulative_weights(options, tilt) for options in set(costs)}
-    for _ in range(_MAX_DRAWS):
+    for _ in range(max_draws):
         chosen = [_pick(tables[options], rng) for options in costs]
         total = sum(options[k] for options, k in zip(costs, chosen, strict=True))
         if not limits.allow(total):
             continue
         if tilt == 0 or rng.random() < math.exp(-tilt * (bound - total)):
             return chosen
-    raise InfeasibleLimitError(
-        f"{_MAX_DRAWS:,} draws met no subnet with {lower:,} to "
-        f"{'any number of' if upper is None else f'{upper:,}'} parameters; widen the limits"
-    )
+    raise InfeasibleLimitError(f"{max_draws:,} draws met no subnet with {_window(limits)}")
+
+
+def _draw_listed(
+    costs: Sequence[tuple[int, ...]], rng: random.Random, limits: ParamLimits
+) -> list[int]:
+    indices = product(*(range(len(options)) for options in costs))
+    allowed = [
+        chosen
+        for chosen, priced in zip(indices, product(*costs), strict=True)
+        if limits.allow(sum(priced))
+    ]
+    if not allowed:
+        raise InfeasibleLimitError(f"there is no subnet with {_window(limits)}")
+    return list(rng.choice(allowed))
+
+
+def _window(limits: ParamLimits) -> str:
+    upper = "any number of" if limits.max_params is None else f"{limits.max_params:,}"
+    return f"{limits.min_params:,} to {upper} parameters; widen the limits"
 
 
 def _pick(cumulative: list[float], rng: random.Random) -> int:
@@ -117,7 +159,7 @@ def _cumulative_weights(options: tuple[int, ...], tilt: float) -> list[float]:
 
 
 def _tilt(costs: Sequence[tuple[int, ...]], lower: int, upper: int | None) -> float:
-    """The t at which the tilted mean cost meets the limit that the untilted mean violates; else 0."""
+    """The t at which the mean cost meets the limit that the untilted mean violates; else 0."""
     groups = Counter(costs)
 
     def mean(tilt: float) -> float:
@@ -125,7 +167,7 @@ def _tilt(costs: Sequence[tuple[int, ...]], lower: int, upper: int | None) -> fl
         for options, count in groups.items():
             least = min(tilt * cost for cost in options)
             weights = [math.exp(least - tilt * cost) for cost in options]
-            total += count * sum(map(float.__mul__, weights, map(float, options))) / sum(weights)
+            total += count * sum(map(mul, weights, options)) / sum(weights)
         return total
 
     untilted = mean(0.0)
@@ -143,7 +185,7 @@ def _solve(excess: Callable[[float], float], scale: int) -> float:
         if excess(high) <= 0:
             break
         low, high = high, 2 * high
-    for _ in range(10):
+    for _ in range(6):  # the acceptance is flat around its maximum: a few per cent off cost nothing
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return high

@@ -7,9 +7,9 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from search_spaces.configs import SubnetConfig
+from search_spaces.configs import LayerConfig, SubnetConfig
 from search_spaces.draws import NO_LIMITS, ParamLimits, check_feasible, draw
 from search_spaces.errors import InvalidConfigError
 from search_spaces.tokens import SUPPORTS, LayerSpec, check_token, rank_of, token_params
@@ -48,17 +48,15 @@ class SearchSpace:
 
     Args:
         layers: The adapted layers, in the order in which the backbone applies them.
-        choices: Support tensor to its tokens, the same for every layer. A layer without bias keeps only
-            `none` for D (and for C and E, where its architecture cannot hold a bias).
+        choices: Support tensor to its tokens, the same for every layer. A layer without bias keeps
+            only `none` for D (and for C and E, where its architecture cannot hold a bias).
 
     Raises:
         InvalidConfigError: No layers, a name twice, a support tensor without choices, an illegal or
             repeated token, or a layer that is left with no choice.
     """
 
-    def __init__(
-        self, layers: Iterable[LayerSpec], choices: Mapping[str, Sequence[str]]
-    ) -> None:
+    def __init__(self, layers: Iterable[LayerSpec], choices: Mapping[str, Sequence[str]]) -> None:
         self.layers = tuple(layers)
         if not self.layers:
             raise InvalidConfigError("a search space needs at least one layer; got none")
@@ -73,7 +71,9 @@ class SearchSpace:
         )
 
     def __repr__(self) -> str:
-        return f"SearchSpace({len(self.layers)} layers, {len(self.genes)} genes, size {self.size:.3g})"
+        return (
+            f"SearchSpace({len(self.layers)} layers, {len(self.genes)} genes, size {self.size:.3g})"
+        )
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -120,7 +120,7 @@ class SearchSpace:
         )
 
     def validate(self, subnet: SubnetConfig) -> None:
-        """Raise InvalidConfigError unless `subnet` belongs to this space; the message names every fault."""
+        """Raise InvalidConfigError, naming every fault, unless `subnet` belongs to this space."""
         mine, theirs = {layer.name for layer in self.layers}, set(subnet.layers)
         faults = [f"layer {name!r} is missing" for name in sorted(mine - theirs)]
         faults += [f"layer {name!r} is not in this space" for name in sorted(theirs - mine)]
@@ -157,9 +157,22 @@ class SearchSpace:
         return tuple(params[gene.name] for gene in self.genes)
 
     def decode(self, genome: Genome) -> SubnetConfig:
-        """The inverse of `encode`."""
-        return SubnetConfig.from_params(
-            {gene.name: token for gene, token in zip(self.genes, genome, strict=True)}
+        """The inverse of `encode`.
+
+        Raises:
+            InvalidConfigError: Not one token a gene, or a token that its support tensor cannot
+                take.
+        """
+        if len(genome) != len(self.genes):
+            raise InvalidConfigError(
+                f"a genome of this space has {len(self.genes)} tokens; got {len(genome)}"
+            )
+        width = len(SUPPORTS)
+        return SubnetConfig(
+            {
+                layer.name: _layer_config(*genome[k * width : (k + 1) * width])
+                for k, layer in enumerate(self.layers)
+            }
         )
 
     def to_json(self) -> str:
@@ -180,6 +193,12 @@ class SearchSpace:
             return cls([LayerSpec(**layer) for layer in record["layers"]], record["choices"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InvalidConfigError(f"not a search space: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _layer_config(*tokens: str) -> LayerConfig:
+    """A layer's configuration, made and checked once: a search decodes the same few over again."""
+    return LayerConfig(**dict(zip(SUPPORTS, tokens, strict=True)))
 
 
 def _checked_choices(choices: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
