@@ -1,0 +1,102 @@
+"""Evolution as a pure function: outcomes of earlier generations in, the next generation out.
+
+Elitist: the parents are the best of all earlier outcomes, whatever generation they come from, and
+the last generation is ranked like every other (the published loop never ranks its last offspring).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+
+from glora_search.proposing.breeding import Breeder
+from glora_search.proposing.operators import Parent
+from glora_search.proposing.settings import SearchSettings
+from glora_search.records import Candidate, Fitness, Outcome
+from search_spaces import Genome, SearchSpace, SubnetConfig
+
+
+class SeenSubnets:
+    """Which subnets were proposed before, by digest; decodes each genome once."""
+
+    def __init__(self, space: SearchSpace, digests: set[str]) -> None:
+        self._space = space
+        self._digests = digests
+        self._decoded: dict[Genome, SubnetConfig] = {}
+
+    def subnet(self, genome: Genome) -> SubnetConfig:
+        """The subnet that `genome` stands for."""
+        if genome not in self._decoded:
+            self._decoded[genome] = self._space.decode(genome)
+        return self._decoded[genome]
+
+    def __contains__(self, genome: object) -> bool:
+        return isinstance(genome, tuple) and self.subnet(genome).digest in self._digests
+
+    def add(self, genome: Genome) -> None:
+        """Remember `genome`."""
+        self._digests.add(self.subnet(genome).digest)
+
+
+def propose_generation(
+    space: SearchSpace,
+    settings: SearchSettings,
+    seed: int,
+    generation: int,
+    history: Sequence[Outcome],
+) -> list[Candidate]:
+    """The candidates of one generation; see `Proposer.propose` for what they promise.
+
+    Args:
+        space: What may be chosen.
+        settings: Operators, their numbers, fitness and limits.
+        seed: The study's seed.
+        generation: Counted from 0, the random one.
+        history: Outcomes in any order; those of `generation` and later are ignored.
+    """
+    return EvolutionProposer(space, settings, seed).propose(generation, history)
+
+
+class EvolutionProposer:
+    """A `Proposer`; holds tables of the space, and nothing that a generation changes."""
+
+    def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
+        self._space = space
+        self._settings = settings
+        self._breeder = Breeder(space.genes, settings, seed)
+
+    def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
+        """The candidates of one generation."""
+        space = self._space
+        earlier = earlier_than(generation, history)
+        best = fittest(earlier, self._settings.fitness, self._settings.parents)
+        parents = [Parent.of(space.genes, space.encode(o.candidate.subnet)) for o in best]
+        digests = [o.candidate.subnet.digest for o in best]
+        seen = SeenSubnets(space, {o.candidate.subnet.digest for o in earlier})
+        return [
+            Candidate(
+                generation=generation,
+                index=index,
+                operator=draft.operator,
+                parents=tuple(digests[p] for p in draft.parents),
+                subnet=seen.subnet(draft.genome),
+                n_params=sum(Parent.of(space.genes, draft.genome).costs),
+            )
+            for index, draft in enumerate(self._breeder.breed(generation, parents, seen))
+        ]
+
+
+def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes of generations before `generation`, in the order given."""
+    return [outcome for outcome in history if outcome.candidate.generation < generation]
+
+
+def fittest(outcomes: Iterable[Outcome], fitness: Fitness, n: int) -> list[Outcome]:
+    """The best `n` outcomes, best first, without failures; the same for any order of `outcomes`."""
+    finite = (
+        outcome
+        for outcome in outcomes
+        if (value := fitness.value(outcome)) is not None and math.isfinite(value)
+    )
+    return heapq.nsmallest(n, finite, key=fitness.rank)

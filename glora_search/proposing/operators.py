@@ -1,0 +1,215 @@
+"""Operators: how a child is made of one parent or two.
+
+An operator is a small callable on genomes (tuples of tokens in the order of the genes). It returns
+a child within the parameter limits, or None where this attempt has none; what to do then is the
+caller's matter. Limits are met by construction: what an operator leaves open is drawn uniformly
+from the combinations that the limits allow, with the cost of everything else already spent.
+
+Two sets. Published (GLoRA, arXiv 2306.07967): each gene of one parent redrawn with probability 0.2;
+each gene of a child from one of two parents. Local: one to three genes redrawn to other tokens;
+head and tail of two parents joined at a block boundary, so that what was trained and selected
+together stays together. Local operators found better subnets at equal budget on small data.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, Protocol
+
+from glora_search.proposing.settings import SearchSettings
+from search_spaces import Gene, Genome, InfeasibleLimitError, ParamLimits
+from search_spaces.draws import draw
+
+_MOST_REDRAWN: Final = 3
+_MAX_DRAWS: Final = 200  # a child that needs more is given up: the next attempt has other parents
+
+_Options = tuple[tuple[str, ...], tuple[int, ...]]
+"""What may be drawn for one gene: tokens, and the cost of each."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A genome with the cost of each of its tokens, looked up once for all of its children."""
+
+    genome: Genome
+    costs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, genes: Sequence[Gene], genome: Genome) -> Parent:
+        """The parent with this genome.
+
+        Raises:
+            ValueError: A token that its gene does not offer.
+        """
+        return cls(
+            genome,
+            tuple(
+                gene.costs[gene.choices.index(token)]
+                for gene, token in zip(genes, genome, strict=True)
+            ),
+        )
+
+
+class Mutation(Protocol):
+    """Makes a child of one parent."""
+
+    def __call__(self, parent: Parent, rng: random.Random) -> Genome | None:
+        """A child within the limits, or None."""
+        ...
+
+
+class Crossover(Protocol):
+    """Makes a child of two parents."""
+
+    def __call__(self, first: Parent, second: Parent, rng: random.Random) -> Genome | None:
+        """A child within the limits, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class RedrawEach:
+    """Published mutation: each gene is redrawn with `probability`, from all of its choices."""
+
+    genes: tuple[Gene, ...]
+    limits: ParamLimits
+    probability: float
+
+    def __call__(self, parent: Parent, rng: random.Random) -> Genome | None:
+        """A child within the limits, or None."""
+        open_genes = [g for g in range(len(self.genes)) if rng.random() < self.probability]
+        options = {g: (self.genes[g].choices, self.genes[g].costs) for g in open_genes}
+        return _redrawn(parent, options, self.limits, rng)
+
+
+@dataclass(frozen=True)
+class RedrawFew:
+    """Local mutation: one to three genes are redrawn, each to another token than the parent's."""
+
+    genes: tuple[Gene, ...]
+    limits: ParamLimits
+
+    def __call__(self, parent: Parent, rng: random.Random) -> Genome | None:
+        """A child within the limits, or None."""
+        free = [g for g, gene in enumerate(self.genes) if len(gene.choices) > 1]
+        if not free:
+            return None
+        count = rng.randint(1, min(_MOST_REDRAWN, len(free)))
+        options = {
+            g: _without(self.genes[g], parent.genome[g]) for g in sorted(rng.sample(free, count))
+        }
+        return _redrawn(parent, options, self.limits, rng)
+
+
+@dataclass(frozen=True)
+class MixGenes:
+    """Published crossover: each gene is one of the two parents', with equal odds."""
+
+    limits: ParamLimits
+
+    def __call__(self, first: Parent, second: Parent, rng: random.Random) -> Genome | None:
+        """A child within the limits, or None."""
+        pairs = zip(first.genome, second.genome, first.costs, second.costs, strict=True)
+        options = {
+            g: ((mine, other), (cost, other_cost))
+            for g, (mine, other, cost, other_cost) in enumerate(pairs)
+            if mine != other
+        }
+        return _redrawn(first, options, self.limits, rng)
+
+
+@dataclass(frozen=True)
+class CutAtBlock:
+    """Local crossover: the head of one parent and the tail of another, cut between two blocks.
+
+    The cut is drawn uniformly from those that keep the limits and take something from both.
+
+    Args:
+        cuts: Positions in the genome where a block begins, without 0.
+        limits: Limits on the child.
+    """
+
+    cuts: tuple[int, ...]
+    limits: ParamLimits
+
+    def __call__(self, first: Parent, second: Parent, rng: random.Random) -> Genome | None:
+        """A child within the limits, or None."""
+        mine, other = first.genome, second.genome
+        head = list(accumulate(first.costs, initial=0))
+        tail = list(accumulate(second.costs, initial=0))
+        allowed = [
+            cut
+            for cut in self.cuts
+            if self.limits.allow(head[cut] + tail[-1] - tail[cut])
+            and mine[:cut] != other[:cut]
+            and mine[cut:] != other[cut:]
+        ]
+        if not allowed:
+            return None
+        cut = rng.choice(allowed)
+        return mine[:cut] + other[cut:]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """A mutation and a crossover that belong together."""
+
+    mutate: Mutation
+    cross: Crossover
+
+
+def make_operators(genes: tuple[Gene, ...], settings: SearchSettings) -> Operators:
+    """The operators that `settings.operators` names, for genomes of `genes`."""
+    limits = settings.limits
+    if settings.operators == "published":
+        return Operators(RedrawEach(genes, limits, settings.mutation_probability), MixGenes(limits))
+    return Operators(RedrawFew(genes, limits), CutAtBlock(cut_points(genes), limits))
+
+
+def cut_points(genes: Sequence[Gene]) -> tuple[int, ...]:
+    """Where a genome may be cut: between blocks; if there is one, between layers; else anywhere.
+
+    A block is told from the layer's name, up to its last number: `blocks.3.attn.qkv` belongs to
+    `blocks.3`, Swin's `layers.0.blocks.1.mlp.fc1` to `layers.0.blocks.1`.
+    """
+    for units in (
+        [_block_of(gene.layer) for gene in genes],
+        [gene.layer for gene in genes],
+        [gene.name for gene in genes],
+    ):
+        if cuts := tuple(g for g in range(1, len(units)) if units[g] != units[g - 1]):
+            return cuts
+    return ()
+
+
+def _block_of(layer: str) -> str:
+    numbered = re.match(r"(?:.*\.)?[0-9]+(?=\.|$)", layer)
+    return numbered.group() if numbered else layer
+
+
+def _without(gene: Gene, token: str) -> _Options:
+    """The choices of `gene` other than `token`, with their costs."""
+    kept = [k for k, choice in enumerate(gene.choices) if choice != token]
+    return tuple(gene.choices[k] for k in kept), tuple(gene.costs[k] for k in kept)
+
+
+def _redrawn(
+    parent: Parent, options: Mapping[int, _Options], limits: ParamLimits, rng: random.Random
+) -> Genome | None:
+    """`parent` with the genes at the keys of `options` drawn anew, uniformly within `limits`."""
+    if not options:
+        return None
+    kept = sum(parent.costs) - sum(parent.costs[g] for g in options)
+    try:
+        drawn = draw(
+            [costs for _, costs in options.values()], rng, limits.after(kept), max_draws=_MAX_DRAWS
+        )
+    except InfeasibleLimitError:
+        return None
+    child = list(parent.genome)
+    for (g, (tokens, _)), k in zip(options.items(), drawn, strict=True):
+        child[g] = tokens[k]
+    return tuple(child)

@@ -1,0 +1,167 @@
+"""Optuna's TPE, NSGA-II and random samplers as proposers.
+
+A sampler of Optuna reads a study and keeps a generator of its own. To be a pure function of the
+history all the same, each generation rebuilds a study in memory from the earlier outcomes, in the
+order of their places, with a sampler seeded from (seed, generation), and asks it for a population.
+
+What the samplers see as a trial's value is the rank of its outcome. They only ever compare values,
+and ranks carry the tie-breaks of `Fitness` into them. Failed outcomes are left out, as samplers
+ignore failed trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from glora_search.proposing.breeding import RandomGenomes
+from glora_search.proposing.evolution import (
+    EvolutionProposer,
+    SeenSubnets,
+    earlier_than,
+    fittest,
+)
+from glora_search.proposing.operators import Parent
+from glora_search.proposing.seeding import candidate_rng, numpy_seed
+from glora_search.proposing.settings import SearchSettings
+from glora_search.records import Candidate, Outcome
+from search_spaces import Genome, SearchSpace
+
+_ASKS_PER_PLACE: Final = 3
+_GENERATION: Final = "generation"
+
+
+class OptunaProposer:
+    """A `Proposer` that asks the Optuna sampler which the settings name.
+
+    Generation 0 is the same random population that the evolution starts from. Suggestions above the
+    limits are told as pruned, which TPE learns from, duplicates as failed; once the asks of a
+    generation are spent, random subnets within the limits fill it up.
+    """
+
+    def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
+        self._space = space
+        self._settings = settings
+        self._seed = seed
+        self._random_genomes = RandomGenomes(space.genes, settings.limits)
+        self._distributions: dict[str, BaseDistribution] = {
+            gene.name: CategoricalDistribution(gene.choices) for gene in space.genes
+        }
+
+    def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
+        """The candidates of one generation."""
+        if generation == 0:
+            return EvolutionProposer(self._space, self._settings, self._seed).propose(0, [])
+        earlier = earlier_than(generation, history)
+        seen = SeenSubnets(self._space, {o.candidate.subnet.digest for o in earlier})
+        suggestions = self._suggestions(self._rebuilt_study(generation, earlier), seen)
+        candidates = []
+        for index in range(self._settings.population):
+            operator, genome = str(self._settings.sampler), next(suggestions, None)
+            if genome is None:
+                rng = candidate_rng(self._seed, generation, index)
+                operator, genome = "random", self._random_genomes.draw(rng, seen)
+            if genome is None:
+                break
+            seen.add(genome)
+            candidates.append(
+                Candidate(
+                    generation=generation,
+                    index=index,
+                    operator=operator,
+                    parents=(),
+                    subnet=seen.subnet(genome),
+                    n_params=self._n_params(genome),
+                )
+            )
+        return candidates
+
+    def _rebuilt_study(self, generation: int, earlier: Sequence[Outcome]) -> optuna.Study:
+        """A study in memory that holds the successes of `earlier`, and the sampler."""
+        seed = numpy_seed(self._seed, generation)
+        sampler = _SAMPLERS[self._settings.sampler](self._settings.population, generation, seed)
+        with _unannounced():
+            study = optuna.create_study(sampler=sampler, direction="minimize")
+        ranked = fittest(earlier, self._settings.fitness, len(earlier))
+        values = {outcome.candidate.place: float(k) for k, outcome in enumerate(ranked)}
+        for outcome in sorted(ranked, key=lambda o: o.candidate.place):
+            study.add_trial(
+                optuna.create_trial(
+                    params=outcome.candidate.subnet.to_params(),
+                    distributions=self._distributions,
+                    value=values[outcome.candidate.place],
+                    user_attrs={_GENERATION: outcome.candidate.generation},
+                )
+            )
+        return study
+
+    def _suggestions(self, study: optuna.Study, seen: SeenSubnets) -> Iterator[Genome]:
+        """What the sampler suggests, as far as it is new and within the limits.
+
+        A suggestion that is yielded stays a running trial: TPE keeps away from those.
+        """
+        for _ in range(_ASKS_PER_PLACE * self._settings.population):
+            trial = study.ask(self._distributions)
+            genome = tuple(str(trial.params[gene.name]) for gene in self._space.genes)
+            if not self._settings.limits.allow(self._n_params(genome)):
+                study.tell(trial, state=TrialState.PRUNED)
+            elif genome in seen:
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                yield genome
+
+    def _n_params(self, genome: Genome) -> int:
+        return sum(Parent.of(self._space.genes, genome).costs)
+
+
+class _GenerationalNSGAII(NSGAIISampler):
+    """NSGA-II that is told the generation.
+
+    Optuna counts completed trials to find it, and so would breed from the wrong population after a
+    generation with failures.
+    """
+
+    def __init__(self, population: int, generation: int, seed: int) -> None:
+        super().__init__(population_size=max(population, 2), seed=seed)
+        self._generation = generation
+
+    def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        """The generation that is being proposed."""
+        return self._generation
+
+    def get_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        """The completed trials of `generation`."""
+        completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in completed if trial.user_attrs[_GENERATION] == generation]
+
+
+_SAMPLERS: Final[dict[str, Callable[[int, int, int], BaseSampler]]] = {
+    "random": lambda population, generation, seed: RandomSampler(seed=seed),
+    "tpe": lambda population, generation, seed: TPESampler(seed=seed),
+    "nsgaii": _GenerationalNSGAII,
+}
+"""(population, generation, seed) to a sampler, by `SearchSettings.sampler`."""
+
+
+@contextmanager
+def _unannounced() -> Iterator[None]:
+    """Keep Optuna from announcing, in this thread, that a study was created in memory."""
+    here = threading.get_ident()
+
+    def elsewhere_or_worse(record: logging.LogRecord) -> bool:
+        return record.thread != here or record.levelno > logging.INFO
+
+    logger = logging.getLogger(optuna.storages.InMemoryStorage.__module__)
+    logger.addFilter(elsewhere_or_worse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(elsewhere_or_worse)

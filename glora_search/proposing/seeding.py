@@ -1,0 +1,20 @@
+"""Where every random draw of a search comes from.
+
+A generator is made anew for each candidate, from the study's seed and the candidate's place.
+Nothing carries over from one candidate to the next, so a process that dies takes no randomness with
+it.
+"""
+
+from __future__ import annotations
+
+import random
+
+
+def candidate_rng(seed: int, generation: int, index: int) -> random.Random:
+    """The generator of candidate `index` of `generation`, the same in every process."""
+    return random.Random(f"{seed}/{generation}/{index}")  # a str is hashed by SHA-512, unsalted
+
+
+def numpy_seed(*parts: int | str) -> int:
+    """32 bits for samplers that draw from numpy, a function of `parts` alone."""
+    return random.Random("/".join(map(str, parts))).getrandbits(32)

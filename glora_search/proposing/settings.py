@@ -1,0 +1,86 @@
+"""The settings of a search: the section [search] of a study file, as one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from glora_search.records import Fitness
+from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
+
+SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
+OperatorSet = Literal["local", "published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How subnets are proposed.
+
+    The defaults are the published ones (GLoRA, arXiv 2306.07967) except for operators and fitness.
+    Generation 0 is random, generations 1 to `generations` follow: 50 * 21 = 1,050 subnets.
+
+    Args:
+        sampler: `evolution` of this package; `random`, `tpe` and `nsgaii` are Optuna's.
+        operators: What makes a child of the evolution. `local`: crossover at a block boundary, one
+            to three redrawn genes. `published`: uniform crossover, each gene redrawn with
+            `mutation_probability`.
+        fitness: What is optimised on the validation split.
+        population: Subnets a generation.
+        generations: Generations after the random one.
+        parents: The best outcomes of all earlier generations, of which the evolution makes
+            children.
+        mutations: Children by mutation, a generation.
+        crossovers: Children by crossover, a generation; what is left of the population is random.
+        mutation_probability: That one gene is redrawn; of meaning for the published operators only.
+        limits: Limits on a subnet's trainable adapter scalars.
+
+    Raises:
+        InvalidConfigError: One or more values that are out of range; the message names all of them.
+    """
+
+    sampler: SamplerName = "evolution"
+    operators: OperatorSet = "local"
+    fitness: Fitness = Fitness.LOSS
+    population: int = 50
+    generations: int = 20
+    parents: int = 10
+    mutations: int = 25
+    crossovers: int = 25
+    mutation_probability: float = 0.2
+    limits: ParamLimits = NO_LIMITS
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be at least {least}; got {value}"
+            for name, value, least in (
+                ("population", self.population, 1),
+                ("generations", self.generations, 0),
+                ("parents", self.parents, 1),
+                ("mutations", self.mutations, 0),
+                ("crossovers", self.crossovers, 0),
+            )
+            if value < least
+        ]
+        for name, value, accepted in (
+            ("sampler", self.sampler, get_args(SamplerName)),
+            ("operators", self.operators, get_args(OperatorSet)),
+        ):
+            if value not in accepted:
+                faults.append(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
+        if self.mutations + self.crossovers > self.population:
+            faults.append(
+                f"mutations + crossovers must fit into the population; got {self.mutations} + "
+                f"{self.crossovers} for a population of {self.population}"
+            )
+        if not 0 < self.mutation_probability <= 1:
+            faults.append(
+                f"mutation_probability must be above 0 and at most 1; "
+                f"got {self.mutation_probability}"
+            )
+        if faults:
+            raise InvalidConfigError("search settings: " + "; ".join(faults))
+
+    @property
+    def n_candidates(self) -> int:
+        """The subnets of a whole search, if no generation is cut short."""
+        return self.population * (self.generations + 1)
