@@ -28,7 +28,7 @@ MANY = [(0, 1, 5, 12)] * 3 + [(3, 0, 2, 12), (0, 6, 6, 12)]
         ParamLimits(max_params=20),
         ParamLimits(max_params=5),
         ParamLimits(min_params=26),
-        ParamLimits(min_params=31),
+        ParamLimits(min_params=29),
         ParamLimits(min_params=20, max_params=22),
         ParamLimits(min_params=30, max_params=33),
         ParamLimits(min_params=2, max_params=6),
