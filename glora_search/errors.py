@@ -35,7 +35,3 @@ class ClusterError(GLoRASearchError, RuntimeError):
 
 class TooManyFailuresError(GLoRASearchError, RuntimeError):
     """More evaluations failed than the study file allows."""
-
-
-class ExportError(GLoRASearchError, OSError):
-    """An export cannot be written, or does not reproduce the subnet."""

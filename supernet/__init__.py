@@ -1,1 +1,41 @@
-"""The network: GLoRA layers, a weight-sharing supernet, its data, training, evaluation, export."""
+"""The network: GLoRA layers, a weight-sharing supernet, its data, training, evaluation, export.
+
+Needs torch, timm, numpy and safetensors; runs on a GPU machine that has neither Ray nor Optuna.
+"""
+
+from supernet.backbones import DEFAULT_PATTERNS, Architecture, find_layers
+from supernet.data import Preprocessing, Split, TensorSplit
+from supernet.evaluation import (
+    Evaluation,
+    NonFiniteLossError,
+    Precision,
+    SubnetEvaluator,
+    evaluate_model,
+    evaluate_subnets,
+)
+from supernet.layer import GLoRALinear, Storage
+from supernet.network import Supernet
+from supernet.training import Checkpointing, EpochEnd, Recipe, train_backbone, train_supernet
+
+__all__ = [
+    "DEFAULT_PATTERNS",
+    "Architecture",
+    "Checkpointing",
+    "EpochEnd",
+    "Evaluation",
+    "GLoRALinear",
+    "NonFiniteLossError",
+    "Precision",
+    "Preprocessing",
+    "Recipe",
+    "Split",
+    "Storage",
+    "SubnetEvaluator",
+    "Supernet",
+    "TensorSplit",
+    "evaluate_model",
+    "evaluate_subnets",
+    "find_layers",
+    "train_backbone",
+    "train_supernet",
+]

@@ -17,3 +17,7 @@ class CheckpointError(GLoRASearchError, ValueError):
 
 class TrainingDivergedError(GLoRASearchError, ArithmeticError):
     """The training loss is no longer finite; names the step and the last good checkpoint."""
+
+
+class ExportError(GLoRASearchError, OSError):
+    """An export cannot be written, or does not reproduce the subnet."""

@@ -1,0 +1,405 @@
+"""The three commands as functions: launch a study, resume it, export a subnet of it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glora_search.errors import StudyExistsError, StudyNotFoundError
+from glora_search.evaluating import Evaluator
+from glora_search.evaluating.package import EvaluationPackage
+from glora_search.prepare import (
+    Materials,
+    check_fingerprints,
+    device_of,
+    param_limits,
+    prepare,
+    supernet_fingerprint,
+    train_or_load_supernet,
+)
+from glora_search.progress import Progress, Silent
+from glora_search.proposing import SearchSettings, make_proposer
+from glora_search.recording import Database, StudyRecord
+from glora_search.records import Fitness, Outcome
+from glora_search.search import LoopSettings, run_search
+from glora_search.storage_url import resolve_storage
+from glora_search.study_file import StudyFile
+from search_spaces import GLoRASearchError
+from supernet import Evaluation, Supernet, evaluate_model
+from supernet.errors import DataError, ExportError
+from supernet.export import check_export_directory, largest_logit_difference, write_export
+
+_log = logging.getLogger(__name__)
+
+_PACKAGES = ("glora-search", "torch", "timm", "optuna", "ray", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What an export says of itself.
+
+    Args:
+        directory: Where it is.
+        trial: Optuna's number of the exported subnet.
+        outcome: Its record: the numbers of the validation split.
+        test: Its numbers on the test split; None where the data set has none.
+        logit_difference: The largest absolute one between subnet and merged model on validation images.
+    """
+
+    directory: Path
+    trial: int
+    outcome: Outcome
+    test: Evaluation | None
+    logit_difference: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SearchResult:
+    """A finished search.
+
+    Args:
+        name: The study.
+        outcomes: All of them, sorted by generation and index.
+        winner: The best of them.
+        export: The winner's export.
+        materials: Backbone, data and space that it was made of.
+        supernet: The trained supernet.
+    """
+
+    name: str
+    outcomes: list[Outcome]
+    winner: Outcome
+    export: Export
+    materials: Materials
+    supernet: Supernet
+
+
+def launch(
+    file: StudyFile, *, storage: str | None = None, progress: Progress | None = None
+) -> SearchResult:
+    """Train (or reuse) the supernet, search it, and export the winner.
+
+    Args:
+        file: The study; see `glora_search.study_file.load_study_file`.
+        storage: Database URL; by default the environment's or a SQLite file in the working directory.
+        progress: Where to report long steps.
+
+    Raises:
+        GLoRASearchError: Anything that is wrong with the study file, the data, the backbone, the cluster
+            or the database; nothing is recorded unless all of them are in order.
+        KeyboardInterrupt: After what has arrived was written; `resume` goes on from there.
+    """
+    progress = progress or Silent()
+    with Database.open(resolve_storage(storage), create=True) as database, ExitStack() as stack:
+        _check_new(database, file.study.name)
+        check_export_directory(file.export_directory)
+        _connect(file, stack)
+        materials = prepare(file, progress)
+        record = database.create_study(
+            file.study.name,
+            space=materials.space,
+            fitness=Fitness(file.search.fitness),
+            attributes={
+                "study": file.model_dump(mode="json"),
+                "seed": file.study.seed,
+                "versions": versions(),
+                "fingerprints": materials.fingerprints,
+                "machine": machine(),
+                "status": "training",
+            },
+        )
+        return _drive(record, materials, progress)
+
+
+def resume(
+    name: str, *, storage: str | None = None, progress: Progress | None = None
+) -> SearchResult:
+    """Go on with a study where the database says it stopped; a finished one is only exported if it is not.
+
+    Arguments and errors as in `launch`; besides, FingerprintError where backbone, data or supernet are
+    not what they were.
+    """
+    progress = progress or Silent()
+    with Database.open(resolve_storage(storage), create=False) as database, ExitStack() as stack:
+        record = database.open_study(name)
+        file = study_of(record)
+        _connect(file, stack)
+        materials = prepare(file, progress)
+        check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
+        return _drive(record, materials, progress)
+
+
+def export(
+    name: str,
+    out: Path,
+    *,
+    trial: int | None = None,
+    storage: str | None = None,
+    progress: Progress | None = None,
+) -> Export:
+    """Write one subnet of a study as a plain network; the best one by default.
+
+    Args:
+        name: The study.
+        out: A directory that is new or empty.
+        trial: Optuna's number of the subnet.
+        storage: As in `launch`.
+        progress: As in `launch`.
+
+    Raises:
+        GLoRASearchError: No such study or trial, changed inputs, or a directory that is not empty.
+    """
+    progress = progress or Silent()
+    with Database.open(resolve_storage(storage), create=False) as database:
+        record = database.open_study(name)
+        check_export_directory(out)
+        number = _chosen_trial(record, trial)
+        recorded = record.attributes["fingerprints"]
+        if "supernet" not in recorded:
+            raise ExportError(f"study {name!r} has no trained supernet yet; resume it first")
+        materials = prepare(study_of(record), progress)
+        check_fingerprints(recorded, materials.fingerprints, name)
+        supernet = train_or_load_supernet(materials, progress)
+        check_fingerprints(recorded, {"supernet": supernet_fingerprint(supernet)}, name)
+        return _export(record, number, out, materials, supernet, progress)
+
+
+def study_of(record: StudyRecord) -> StudyFile:
+    """The resolved study file that is stored with a study."""
+    import json
+
+    return StudyFile.from_json(json.dumps(record.attributes["study"]))
+
+
+def versions() -> dict[str, str]:
+    """The versions that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs on, as far as numbers depend on it."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": platform.machine(), "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def search_settings(file: StudyFile) -> SearchSettings:
+    """The section [search], as proposers take it."""
+    section = file.search
+    return SearchSettings(
+        sampler=section.sampler,
+        operators=section.operators,
+        fitness=Fitness(section.fitness),
+        population=section.population,
+        generations=section.generations,
+        parents=section.parents,
+        mutations=section.mutations,
+        crossovers=section.crossovers,
+        mutation_probability=section.mutation_probability,
+        limits=param_limits(file),
+    )
+
+
+def _check_new(database: Database, name: str) -> None:
+    try:
+        database.open_study(name)
+    except StudyNotFoundError:
+        return
+    raise StudyExistsError(
+        f"study {name!r} is in {database.shown} already; go on with it by "
+        f"`glora-search resume {name}`, or choose another study.name"
+    )
+
+
+def _connect(file: StudyFile, stack: ExitStack) -> None:
+    """Connect to Ray before anything slow begins: too small a cluster is told at once."""
+    if file.cluster.workers:
+        from glora_search.evaluating import ray_actors
+
+        ray_actors.connect(file.cluster.address, _pool(file))
+        stack.callback(ray_actors.disconnect)
+
+
+def _pool(file: StudyFile) -> Any:
+    from glora_search.evaluating.ray_actors import WorkerPool
+
+    return WorkerPool(
+        workers=file.cluster.workers,
+        cpus=file.cluster.cpus_per_worker,
+        gpus=file.cluster.gpus_per_worker,
+        max_tries=file.cluster.max_tries,
+    )
+
+
+def _drive(record: StudyRecord, materials: Materials, progress: Progress) -> SearchResult:
+    file = materials.file
+    with record.hold():
+        supernet = train_or_load_supernet(materials, progress)
+        found = {"supernet": supernet_fingerprint(supernet)}
+        recorded: Mapping[str, str] = record.attributes["fingerprints"]
+        check_fingerprints(recorded, found, record.name)
+        record.set_attribute("fingerprints", {**recorded, **found})
+        record.set_attribute("status", "searching")
+        outcomes = _search(record, materials, supernet, progress)
+        winner = min(outcomes, key=record.fitness.rank)
+        if winner.failed:
+            raise GLoRASearchError(
+                f"every evaluation of study {record.name!r} failed; the last error: {winner.error}"
+            )
+        record.set_attribute("status", "exporting")
+        exported = _export(
+            record,
+            _chosen_trial(record, None),
+            file.export_directory,
+            materials,
+            supernet,
+            progress,
+        )
+        record.set_attribute("status", "complete")
+    return SearchResult(
+        name=record.name,
+        outcomes=outcomes,
+        winner=winner,
+        export=exported,
+        materials=materials,
+        supernet=supernet,
+    )
+
+
+def _search(
+    record: StudyRecord, materials: Materials, supernet: Supernet, progress: Progress
+) -> list[Outcome]:
+    file = materials.file
+    settings = search_settings(file)
+    proposer = make_proposer(materials.space, settings, file.study.seed)
+    loop = LoopSettings(
+        max_failures=file.search.max_failures,
+        flush_every=file.search.flush_every,
+        flush_s=file.search.flush_s,
+    )
+    with (
+        closing(_evaluator(materials, supernet)) as evaluator,
+        progress.bar("searching", settings.n_candidates) as bar,
+    ):
+        seen: list[Outcome] = []
+
+        def on_outcome(outcome: Outcome) -> None:
+            best = min([*seen[:1], outcome], key=settings.fitness.rank)
+            seen[:] = [best, *seen[1:], outcome]
+            if not best.failed:
+                bar.update(len(seen) - 1, f"best val loss {best.loss:.4f}, top-1 {best.top1:.3f}")
+
+        return run_search(record, proposer, evaluator, settings, loop, on_outcome=on_outcome)
+
+
+def _evaluator(materials: Materials, supernet: Supernet) -> Evaluator:
+    file = materials.file
+    on_gpu = file.cluster.gpus_per_worker > 0 if file.cluster.workers else None
+    device = device_of(file).type if on_gpu is None else ("cuda" if on_gpu else "cpu")
+    package = EvaluationPackage.of(
+        supernet,
+        materials.architecture,
+        materials.val,
+        batch_size=file.search.batch_size,
+        precision=file.search.precision,
+        device=device,
+        threads=file.cluster.cpus_per_worker,
+    )
+    if not file.cluster.workers:
+        from glora_search.evaluating.in_process import InProcessEvaluator
+
+        return InProcessEvaluator(package)
+    from glora_search.evaluating.ray_actors import RayEvaluator
+
+    return RayEvaluator(package, _pool(file))
+
+
+def _chosen_trial(record: StudyRecord, trial: int | None) -> int:
+    trials = record.trials()
+    if trial is not None:
+        outcome = trials.get(trial)
+        if outcome is None:
+            raise ExportError(
+                f"study {record.name!r} has no trial {trial}; it has {len(trials)}, numbered from 0"
+            )
+        if outcome.failed:
+            raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
+        return trial
+    complete = {number: o for number, o in trials.items() if not o.failed}
+    if not complete:
+        raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
+    return min(complete, key=lambda number: record.fitness.rank(complete[number]))
+
+
+def _export(
+    record: StudyRecord,
+    number: int,
+    out: Path,
+    materials: Materials,
+    supernet: Supernet,
+    progress: Progress,
+) -> Export:
+    file = materials.file
+    outcome = record.trials()[number]
+    subnet = outcome.candidate.subnet
+    merged = supernet.merge(subnet)
+    difference = largest_logit_difference(supernet, merged, subnet, materials.val)
+    if not difference <= file.export.tolerance:
+        raise ExportError(
+            f"the merged model differs from its subnet by {difference:.2g} in a logit of the validation "
+            f"images; export.tolerance is {file.export.tolerance:g}. Nothing was written"
+        )
+    test = _test_evaluation(materials, merged, progress)
+    attributes = record.attributes
+    head = sum(t.numel() for t in supernet.head_state().values())
+    write_export(
+        out,
+        supernet=supernet,
+        merged=merged,
+        subnet=subnet,
+        architecture=materials.architecture,
+        preprocessing=materials.preprocessing,
+        class_names=materials.val.class_names,
+        record={
+            "study": record.name,
+            "trial": number,
+            "generation": outcome.candidate.generation,
+            "index": outcome.candidate.index,
+            "digest": subnet.digest,
+            "val": {"top1": outcome.top1, "loss": outcome.loss, "n_images": len(materials.val)},
+            "test": None
+            if test is None
+            else {"top1": test.top1, "loss": test.loss, "n_images": test.n_images},
+            "n_params": {
+                "adapter": outcome.candidate.n_params,
+                "head": head,
+                "merged_model": sum(p.numel() for p in merged.parameters()),
+            },
+            "largest_logit_difference_val": difference,
+            "seed": attributes["seed"],
+            "fingerprints": attributes["fingerprints"],
+            "versions": versions(),
+        },
+    )
+    return Export(
+        directory=out, trial=number, outcome=outcome, test=test, logit_difference=difference
+    )
+
+
+def _test_evaluation(
+    materials: Materials, merged: torch.nn.Module, progress: Progress
+) -> Evaluation | None:
+    try:
+        test = materials.test_split(progress)
+    except DataError as error:
+        _log.warning("the export has no test figures: %s", error)
+        return None
+    device = next(merged.parameters()).device
+    return evaluate_model(merged, test.to(device), batch_size=materials.file.search.batch_size)

@@ -1,0 +1,78 @@
+"""Checkpoints: named tensors and string metadata in one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from supernet.errors import CheckpointError
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write `path` under a temporary name beside it, flush it to disk, and rename it.
+
+    Raises:
+        CheckpointError: The file cannot be written; what stood at `path` is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata=dict(metadata),
+        )
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {str(path)!r}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    path: Path, expected: Mapping[str, str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, on the CPU, and the metadata of a file that `save_checkpoint` wrote.
+
+    Args:
+        path: The file.
+        expected: Metadata that must be found with these values.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or its metadata is not what is expected; the
+            message names each entry that differs.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = dict(opened.metadata() or {})
+            check_metadata(path, metadata, expected or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is damaged or no checkpoint ({error}); delete it to start over"
+        ) from error
+    return tensors, metadata
+
+
+def check_metadata(path: Path, metadata: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise CheckpointError naming every entry of `expected` that `metadata` holds otherwise."""
+    differing = [name for name, value in expected.items() if metadata.get(name) != value]
+    if differing:
+        told = "; ".join(
+            f"{name}: {_short(metadata.get(name, 'absent'))} there, {_short(expected[name])} here"
+            for name in differing
+        )
+        raise CheckpointError(f"{str(path)!r} was made from something else ({told})")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 40 else f"{value[:12]}…"

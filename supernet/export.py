@@ -1,0 +1,173 @@
+"""Export: the merged backbone as timm writes it, and beside it what was trained and what is known of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models import save_for_hf
+from torch import nn
+
+from search_spaces import SubnetConfig
+from supernet.backbones import Architecture
+from supernet.data import Preprocessing, Split
+from supernet.errors import ExportError
+from supernet.network import Supernet
+
+FILES: Final = ("model.safetensors", "config.json", "adapter.safetensors", "subnet.json")
+
+
+def check_export_directory(directory: Path) -> None:
+    """Raise ExportError unless `directory` can be written as a new export."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ExportError(
+            f"{str(directory)!r} is not an empty directory; choose another, or remove it first"
+        )
+
+
+@torch.inference_mode()
+def largest_logit_difference(
+    supernet: Supernet,
+    model: nn.Module,
+    subnet: SubnetConfig,
+    split: Split,
+    *,
+    batch_size: int = 64,
+) -> float:
+    """The largest absolute difference between the logits of a subnet, unmerged, and of a plain model.
+
+    Args:
+        supernet: Runs the subnet with its support tensors; the active subnet is put back afterwards.
+        model: The merged model, on the supernet's device.
+        subnet: The configuration.
+        split: Images on which to compare, all of them.
+        batch_size: Images a forward.
+    """
+    device = next(model.parameters()).device
+    active, training = supernet.active_subnet, supernet.training
+    supernet.set_active_subnet(subnet)
+    supernet.eval()
+    try:
+        largest = 0.0
+        for images, _ in split.batches(batch_size):
+            images = images.to(device)
+            difference = (supernet(images) - model(images)).abs().max().item()
+            if not difference <= float("inf"):
+                return float("nan")
+            largest = max(largest, difference)
+        return largest
+    finally:
+        supernet.set_active_subnet(active)
+        supernet.train(training)
+
+
+def plain_network(merged: nn.Module, architecture: Architecture) -> nn.Module:
+    """The merged weights in a network that timm has built: what an export holds.
+
+    Built with added biases where C or E gave a layer one that the architecture has not by default.
+
+    Raises:
+        ExportError: timm cannot build a network with these state-dict names.
+    """
+    state = merged.state_dict()
+    for candidate in (architecture, architecture.with_added_biases()):
+        model = candidate.build()
+        if model.state_dict().keys() == state.keys():
+            model.load_state_dict(state)
+            return model.eval()
+    foreign = sorted(set(state) ^ set(architecture.build().state_dict()))
+    raise ExportError(
+        f"timm builds {architecture.model!r} without {foreign[0]!r}: cannot be exported"
+    )
+
+
+def write_export(
+    directory: Path,
+    *,
+    supernet: Supernet,
+    merged: nn.Module,
+    subnet: SubnetConfig,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...] | None,
+    record: Mapping[str, Any],
+) -> None:
+    """Write `directory` whole or not at all: model, timm's config, adapter, and the record.
+
+    Args:
+        directory: New or empty.
+        supernet: Where the subnet's support tensors and the head come from.
+        merged: What `supernet.merge(subnet)` gave.
+        subnet: The configuration.
+        architecture: Of the backbone.
+        preprocessing: Goes into timm's config, so that `resolve_model_data_config` finds it.
+        class_names: Go into timm's config, where they are known.
+        record: What else to say in subnet.json; must be JSON.
+
+    Raises:
+        ExportError: The directory is not empty, cannot be written, or what was written does not load as
+            the model it should be.
+    """
+    check_export_directory(directory)
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        model = plain_network(merged.cpu(), architecture)
+        save_for_hf(
+            model,
+            str(temporary),
+            model_config={"label_names": list(class_names)} if class_names else None,
+            safe_serialization=True,
+            data_config={
+                "input_size": preprocessing.input_size,
+                "interpolation": preprocessing.interpolation,
+                "mean": preprocessing.mean,
+                "std": preprocessing.std,
+                "crop_pct": preprocessing.crop_pct,
+                "crop_mode": preprocessing.crop_mode,
+            },
+        )
+        save_file(adapter_tensors(supernet, subnet), temporary / "adapter.safetensors")
+        text = json.dumps({**json.loads(subnet.to_json()), **record}, indent=2, allow_nan=False)
+        (temporary / "subnet.json").write_text(f"{text}\n")
+        _check_reloads(temporary, model)
+        if directory.exists():
+            directory.rmdir()  # empty: it was checked
+        temporary.replace(directory)
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(f"cannot export to {str(directory)!r}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def adapter_tensors(supernet: Supernet, subnet: SubnetConfig) -> dict[str, torch.Tensor]:
+    """Only what was trained for this subnet: active support tensors, sliced to their ranks, and the head.
+
+    Names are `<layer>.<support>_down`, `<layer>.<support>_up`, `<layer>.<support>` and the head's own.
+    """
+    tensors = {
+        f"{name}.{key}": tensor
+        for name, layer in supernet.layers.items()
+        for key, tensor in layer.active_tensors(subnet.layers[name]).items()
+    }
+    tensors |= supernet.head_state()
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _check_reloads(directory: Path, model: nn.Module) -> None:
+    """What stands on the disk must load into the same tensors, by timm and nothing else."""
+    loaded = timm.create_model(f"local-dir:{directory}", pretrained=True).state_dict()
+    expected = model.state_dict()
+    if loaded.keys() != expected.keys() or not all(
+        torch.equal(loaded[name], tensor) for name, tensor in expected.items()
+    ):
+        raise ExportError(f"what was written to {str(directory)!r} does not load as it was")

@@ -1,0 +1,232 @@
+"""The adapted linear layer: a frozen `nn.Linear` with the GLoRA support tensors of all its choices.
+
+    W = W0 + W0 * A + B            b = b0 + b0 * D + E + W0 C            (* elementwise, broadcast)
+
+(GLoRA, Chavan et al. 2023, arXiv 2306.07967, equation 5.) The dense forms: A and B are (o, i) as
+`down[:, :r] @ up[:r]`, (o, 1) as `vector`, a scalar as `constant`; C is (i, 1); D and E are (o) or a
+scalar. Legend: `b` batch, `n` tokens, `i` in_features, `o` out_features, `r` rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces import InvalidConfigError, LayerConfig, rank_of
+
+Storage = Literal["entangled", "separate"]
+
+_STORED: Final[dict[str, dict[tuple[str, str], str]]] = {
+    # (support, token) -> the parameter that holds it where every choice has its own tensor
+    "separate": {
+        ("A", "vector"): "A_vector",
+        ("A", "constant"): "A_constant",
+        ("B", "vector"): "B_vector",
+        ("B", "constant"): "B_constant",
+        ("C", "vector"): "C_vector",
+        ("D", "constant"): "D_constant",
+        ("E", "constant"): "E_constant",
+    },
+    "entangled": {},
+}
+
+
+class GLoRALinear(nn.Module):
+    """A frozen linear layer with trainable support tensors, of which `config` says which are active.
+
+    Ranks nest: `lora_2` is the first two columns of the stored `down` and the first two rows of `up`.
+    `down` and all else starts at zero, `up` at Xavier-uniform, so an untrained layer is its base, bit
+    for bit. A support tensor that is `none` computes nothing.
+
+    Args:
+        base: The layer to adapt. Its weight and bias are shared, not copied, and frozen.
+        ranks: The largest rank stored for A, B and C: one number for all, or a mapping. 0 stores what
+            `vector` and `constant` need.
+        storage: `entangled` (the published method): `vector` is column 0 of `down` and `constant` its
+            entry [0, 0] (for D and E, the vector's entry 0). `separate`: each choice has its own tensor.
+
+    Raises:
+        ValueError: A negative rank or an unknown storage.
+    """
+
+    def __init__(
+        self, base: nn.Linear, ranks: Mapping[str, int] | int, storage: Storage = "entangled"
+    ) -> None:
+        super().__init__()
+        if storage not in _STORED:
+            raise ValueError(f"storage must be 'entangled' or 'separate'; got {storage!r}")
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.storage = storage
+        self.ranks = dict.fromkeys("ABC", ranks) if isinstance(ranks, int) else dict(ranks)
+        if min(self.ranks.values()) < 0:
+            raise ValueError(f"ranks must be 0 or more; got {self.ranks}")
+        self.weight = base.weight.requires_grad_(False)
+        self.bias = None if base.bias is None else base.bias.requires_grad_(False)
+        self._config: LayerConfig | None = None
+
+        o, i = base.out_features, base.in_features
+        shapes: dict[str, tuple[int, ...]] = {}
+        for support in ("A", "B"):
+            r = max(self.ranks[support], 1)
+            shapes |= {f"{support}_down": (o, r), f"{support}_up": (r, i)}
+        r = max(self.ranks["C"], 1)
+        shapes |= {"C_down": (i, r), "C_up": (r, 1), "D": (o,), "E": (o,)}
+        if storage == "separate":
+            shapes |= {"A_vector": (o, 1), "A_constant": (), "B_vector": (o, 1), "B_constant": ()}
+            shapes |= {"C_vector": (i, 1), "D_constant": (), "E_constant": ()}
+        self.adapter_names = tuple(shapes)
+        """Names of the trainable parameters: everything but the frozen weight and bias."""
+        for name, shape in shapes.items():
+            value = self.weight.new_zeros(shape)
+            if name.endswith("_up"):
+                nn.init.xavier_uniform_(value)
+            self.register_parameter(name, nn.Parameter(value))
+
+    @property
+    def config(self) -> LayerConfig | None:
+        """The active choice of the five support tensors; None runs the frozen layer alone."""
+        return self._config
+
+    @config.setter
+    def config(self, config: LayerConfig | None) -> None:
+        if config is not None:
+            self._check(config)
+        self._config = config
+
+    def _check(self, config: LayerConfig) -> None:
+        if self.bias is None and config.D != "none":
+            raise InvalidConfigError(
+                f"the layer has no bias, so D must be 'none'; got {config.D!r}"
+            )
+        for support, stored in self.ranks.items():
+            if rank_of(getattr(config, support)) > stored:
+                raise InvalidConfigError(
+                    f"{support} is {getattr(config, support)!r}, but the layer stores rank {stored}"
+                )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., i) -> (..., o), with the support tensors of `config` left unmerged."""
+        config = self._config
+        if config is None:
+            return F.linear(x, self.weight, self.bias)
+        weight, bias = self.weight, self._bias(config)
+        if rank_of(config.A):
+            weight = weight + weight * self.support("A", config.A)  # (o, i)
+        y = F.linear(x, weight, bias)  # (..., o)
+        if config.A in ("vector", "constant"):
+            scale = self.support("A", config.A).flatten()  # (o) or (1): W0 * a is a scaled output
+            y = y + scale * (y if bias is None else y - bias)
+        if r := rank_of(config.B):
+            y = y + F.linear(F.linear(x, self.B_up[:r]), self.B_down[:, :r])
+        elif config.B != "none":
+            # every column of B is the same, so B x is that column times the sum over x
+            y = y + x.sum(-1, keepdim=True) * self.support("B", config.B).flatten()
+        return y
+
+    def _bias(self, config: LayerConfig) -> Tensor | None:
+        """b = b0 + b0 * D + E + W0 C, (o); None where there is nothing to add."""
+        bias: Tensor | None = self.bias
+        terms = []
+        if config.D != "none":
+            terms.append(self.bias * self.support("D", config.D))
+        if config.E != "none":
+            terms.append(self.support("E", config.E).expand(self.out_features))
+        if config.C != "none":
+            terms.append((self.weight @ self.support("C", config.C)).squeeze(1))  # (o, i) @ (i, 1)
+        for term in terms:
+            bias = term if bias is None else bias + term
+        return bias
+
+    def support(self, name: str, token: str) -> Tensor:
+        """One support tensor in its dense, broadcastable form (module docstring); never for `none`."""
+        if r := rank_of(token):
+            return getattr(self, f"{name}_down")[:, :r] @ getattr(self, f"{name}_up")[:r]
+        if stored := _STORED[self.storage].get((name, token)):
+            return getattr(self, stored)
+        tensor = getattr(self, name if name in "DE" else f"{name}_down")
+        if token == "constant":
+            return tensor.flatten()[0]
+        return tensor if name in "DE" else tensor[:, :1]
+
+    def active_tensors(self, config: LayerConfig) -> dict[str, Tensor]:
+        """What `config` uses, sliced to its ranks: parameter name to tensor, without gradient.
+
+        A vector of shape (o) or (i) and a scalar are stored under the support tensor's own name.
+        """
+        self._check(config)
+        tensors: dict[str, Tensor] = {}
+        for name, token in config.items():
+            if r := rank_of(token):
+                tensors[f"{name}_down"] = getattr(self, f"{name}_down")[:, :r]
+                tensors[f"{name}_up"] = getattr(self, f"{name}_up")[:r]
+            elif token != "none":
+                dense = self.support(name, token)
+                tensors[name] = dense.flatten() if token == "vector" else dense
+        return {key: tensor.detach().clone() for key, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def merged_tensors(
+        self, config: LayerConfig | None, *, dtype: torch.dtype = torch.float64
+    ) -> tuple[Tensor, Tensor | None]:
+        """The weight (o, i) and bias (o) of the plain layer, computed in `dtype`, in the base's dtype.
+
+        The bias is None where neither the base nor `config` has one. Nothing of this layer is changed.
+        """
+        if config is None:
+            return self.weight, self.bias
+        self._check(config)
+        weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        merged_weight, terms = weight, []
+
+        def dense(name: str, token: str) -> Tensor:
+            if r := rank_of(token):  # the product too in `dtype`
+                down, up = getattr(self, f"{name}_down"), getattr(self, f"{name}_up")
+                return down[:, :r].to(dtype) @ up[:r].to(dtype)
+            return self.support(name, token).to(dtype)
+
+        if config.A != "none":
+            merged_weight = merged_weight + weight * dense("A", config.A)
+        if config.B != "none":
+            merged_weight = merged_weight + dense("B", config.B)
+        if bias is not None and config.D != "none":
+            terms.append(bias * dense("D", config.D))
+        if config.E != "none":
+            terms.append(dense("E", config.E).expand(self.out_features))
+        if config.C != "none":
+            terms.append((weight @ dense("C", config.C)).squeeze(1))
+        for term in terms:
+            bias = term if bias is None else bias + term
+        final = self.weight.dtype
+        return merged_weight.to(final), None if bias is None else bias.to(final)
+
+    def merged(self, *, dtype: torch.dtype = torch.float64) -> nn.Linear:
+        """A new plain `nn.Linear` that computes what this layer computes; this layer is unchanged.
+
+        Args:
+            dtype: float64 or float32, in which weights are added up before the cast to the base's dtype.
+        """
+        weight, bias = self.merged_tensors(self._config, dtype=dtype)
+        linear = nn.Linear(
+            self.in_features,
+            self.out_features,
+            bias=bias is not None,
+            device=self.weight.device,
+            dtype=self.weight.dtype,
+        )
+        with torch.no_grad():
+            linear.weight.copy_(weight)
+            if bias is not None:
+                linear.bias.copy_(bias)
+        return linear
+
+    def extra_repr(self) -> str:
+        """As `nn.Linear` prints itself, with what is stored and active."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, ranks={self.ranks}, storage={self.storage}, "
+            f"config={self._config}"
+        )

@@ -1,0 +1,226 @@
+"""The weight-sharing supernet: a frozen backbone, GLoRA layers in it, one trainable head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import SearchSpace, SubnetConfig
+from supernet.backbones import head_names, input_size
+from supernet.errors import BackboneError, CheckpointError
+from supernet.layer import GLoRALinear, Storage
+
+
+class Supernet(nn.Module):
+    """All subnets of a search space over one backbone, in one network.
+
+    Only the support tensors and the classifier head train; the head belongs to every subnet. The active
+    subnet decides what `forward` computes; without one it is the backbone.
+
+    Args:
+        backbone: A timm model with a classifier head. It is taken over: its linear layers are replaced in
+            place and its parameters are frozen.
+        space: The search space over layers of this backbone.
+        storage: How the choices of one support tensor are stored, see `GLoRALinear`.
+
+    Raises:
+        BackboneError: A layer of the space is not a linear layer of the backbone, has another shape, or is
+            never called (its module computes with the weight directly), so that adapting it would do
+            nothing.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, space: SearchSpace, *, storage: Storage = "entangled"
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.storage = storage
+        self.backbone = backbone
+        self._active: SubnetConfig | None = None
+        backbone.requires_grad_(False)
+        for module in backbone.modules():
+            # EVA, BEiT and Swin v2 otherwise compute with qkv.weight and never call the layer.
+            if hasattr(module, "qkv_bias_separate"):
+                module.qkv_bias_separate = True
+        self.layers: dict[str, GLoRALinear] = {}
+        for spec in space.layers:
+            base = _linear(backbone, spec.name)
+            if (base.in_features, base.out_features, base.bias is not None) != (
+                spec.in_features,
+                spec.out_features,
+                spec.bias,
+            ):
+                raise BackboneError(f"layer {spec.name!r} of the backbone is {base}, not {spec}")
+            self.layers[spec.name] = GLoRALinear(base, space.ranks, storage)
+            backbone.set_submodule(spec.name, self.layers[spec.name])
+        self.head_names = head_names(backbone)
+        for name in self.head_names:
+            backbone.get_submodule(name).requires_grad_(True)
+        self._check_layers_are_called()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (b, c, h, w) to logits (b, classes) of the active subnet."""
+        return self.backbone(x)
+
+    @property
+    def active_subnet(self) -> SubnetConfig | None:
+        """What `forward` computes; None is the backbone with the current head."""
+        return self._active
+
+    def set_active_subnet(self, subnet: SubnetConfig | None) -> None:
+        """Choose what `forward` computes.
+
+        Raises:
+            InvalidConfigError: `subnet` does not belong to the space; the active one is kept.
+        """
+        if subnet is not None:
+            self.space.validate(subnet)
+        for name, layer in self.layers.items():
+            layer.config = None if subnet is None else subnet.layers[name]
+        self._active = subnet
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the backbone, parameter) of every support tensor and of the head."""
+        for name, parameter in self.backbone.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What training changes: support tensors and head, by name; shared, not copied."""
+        return {name: parameter.detach() for name, parameter in self.trainable_parameters()}
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copy in what `trainable_state` gave.
+
+        Raises:
+            CheckpointError: Names or shapes are not this supernet's; nothing is changed then.
+        """
+        mine = dict(self.trainable_parameters())
+        shapes = {name: tuple(parameter.shape) for name, parameter in mine.items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if shapes != theirs:
+            wrong = sorted(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
+            first = wrong[0]
+            raise CheckpointError(
+                f"the checkpoint is of another supernet: {len(wrong)} tensors differ, such as {first!r} "
+                f"(here {shapes.get(first, 'absent')}, in the checkpoint {theirs.get(first, 'absent')})"
+            )
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                parameter.copy_(state[name])
+
+    def head_state(self) -> dict[str, Tensor]:
+        """The classifier head's tensors by their names in the backbone."""
+        return {
+            f"{name}.{key}": tensor
+            for name in self.head_names
+            for key, tensor in self.backbone.get_submodule(name).state_dict().items()
+        }
+
+    def plain(self) -> nn.Module:
+        """The backbone without GLoRA, in evaluation mode, to be filled by `merge_into`.
+
+        Every tensor that no subnet changes, the head's too, is shared with this supernet. Layers to which
+        C or E may give a bias have one.
+        """
+        shared = {id(t): t for t in [*self.backbone.parameters(), *self.backbone.buffers()]}
+        model = copy.deepcopy(self.backbone, shared)
+        for name, layer in self.layers.items():
+            linear = nn.Linear(
+                layer.in_features,
+                layer.out_features,
+                bias=layer.bias is not None or self._may_add_bias(name),
+                device=layer.weight.device,
+                dtype=layer.weight.dtype,
+            ).requires_grad_(False)
+            model.set_submodule(name, linear)
+        self.merge_into(model, None)
+        return model.eval()
+
+    @torch.no_grad()
+    def merge_into(
+        self,
+        model: nn.Module,
+        subnet: SubnetConfig | None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Write the merged weights of `subnet` into a model made by `plain`; None writes the backbone's."""
+        for name, layer in self.layers.items():
+            config = None if subnet is None else subnet.layers[name]
+            weight, bias = layer.merged_tensors(config, dtype=dtype)
+            linear = model.get_submodule(name)
+            linear.weight.copy_(weight)
+            if bias is not None:
+                linear.bias.copy_(bias)
+            elif linear.bias is not None:
+                linear.bias.zero_()
+
+    def merge(self, subnet: SubnetConfig, *, dtype: torch.dtype = torch.float64) -> nn.Module:
+        """A plain, independent copy of the backbone that computes what `subnet` computes.
+
+        Args:
+            subnet: Of this supernet's space.
+            dtype: float64 or float32, in which weights are added up before the cast to the backbone's.
+
+        Returns:
+            A model in evaluation mode with the backbone's own state-dict names. Layers of the backbone
+            without bias keep none, unless C or E of any of them is active: then each that may have a
+            bias has one (zero where nothing was added), as timm builds such models.
+
+        Raises:
+            InvalidConfigError: `subnet` does not belong to the space.
+        """
+        self.space.validate(subnet)
+        model = copy.deepcopy(self.plain())
+        self.merge_into(model, subnet, dtype=dtype)
+        unbiased = [name for name, layer in self.layers.items() if layer.bias is None]
+        if not any(subnet.layers[n].C != "none" or subnet.layers[n].E != "none" for n in unbiased):
+            for name in unbiased:
+                model.get_submodule(name).bias = None
+        return model
+
+    def _may_add_bias(self, name: str) -> bool:
+        return any(
+            choice != "none"
+            for gene in self.space.genes
+            if gene.layer == name and gene.support in "CE"
+            for choice in gene.choices
+        )
+
+    @torch.no_grad()
+    def _check_layers_are_called(self) -> None:
+        called: set[str] = set()
+        handles = [
+            layer.register_forward_pre_hook(lambda _m, _x, name=name: called.add(name))
+            for name, layer in self.layers.items()
+        ]
+        training = self.backbone.training
+        try:
+            parameter = next(self.backbone.parameters())
+            images = torch.zeros((1, *input_size(self.backbone))).to(parameter)
+            self.backbone.eval()(images)
+        finally:
+            self.backbone.train(training)
+            for handle in handles:
+                handle.remove()
+        if missed := [name for name in self.layers if name not in called]:
+            raise BackboneError(
+                f"the backbone never calls {missed[0]!r}"
+                + (f" and {len(missed) - 1} other layers" if len(missed) > 1 else "")
+                + ": it computes with their weights directly, so they cannot be adapted; "
+                "choose other patterns"
+            )
+
+
+def _linear(backbone: nn.Module, name: str) -> nn.Linear:
+    try:
+        module = backbone.get_submodule(name)
+    except AttributeError:
+        raise BackboneError(f"the backbone has no layer {name!r}") from None
+    if not isinstance(module, nn.Linear):
+        raise BackboneError(f"{name!r} is {type(module).__name__}, not a linear layer")
+    return module
