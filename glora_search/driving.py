@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 from collections.abc import Mapping
@@ -9,12 +10,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from glora_search.errors import StudyExistsError, StudyNotFoundError
 from glora_search.evaluating import Evaluator
+from glora_search.evaluating.in_process import InProcessEvaluator
 from glora_search.evaluating.package import EvaluationPackage
 from glora_search.prepare import (
     Materials,
@@ -37,6 +39,9 @@ from supernet import Evaluation, Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
 from supernet.export import check_export_directory, largest_logit_difference, write_export
 
+if TYPE_CHECKING:
+    from glora_search.evaluating.ray_actors import RayWorkers
+
 _log = logging.getLogger(__name__)
 
 _PACKAGES = ("glora-search", "torch", "timm", "optuna", "ray", "numpy")
@@ -46,12 +51,10 @@ _PACKAGES = ("glora-search", "torch", "timm", "optuna", "ray", "numpy")
 class Export:
     """What an export says of itself.
 
-    Args:
-        directory: Where it is.
-        trial: Optuna's number of the exported subnet.
-        outcome: Its record: the numbers of the validation split.
-        test: Its numbers on the test split; None where the data set has none.
-        logit_difference: The largest absolute one between subnet and merged model on validation images.
+    Args: directory: Where it is. trial: Optuna's number of the exported subnet. outcome: Its
+        record: the numbers of the validation split. test: Its numbers on the test split; None where
+        the data set has none. logit_difference: The largest absolute one between subnet and merged
+        model on validation images. n_params: Scalars of `adapter`, `head` and `merged_model`.
     """
 
     directory: Path
@@ -59,6 +62,19 @@ class Export:
     outcome: Outcome
     test: Evaluation | None
     logit_difference: float
+    n_params: dict[str, int]
+
+    def summary(self) -> dict[str, Any]:
+        """What is stored with the study, and shown."""
+        test = self.test
+        return {
+            "directory": str(self.directory),
+            "trial": self.trial,
+            "val": {"top1": self.outcome.top1, "loss": self.outcome.loss},
+            "test": test and {"top1": test.top1, "loss": test.loss, "n_images": test.n_images},
+            "logit_difference": self.logit_difference,
+            "n_params": self.n_params,
+        }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,21 +103,19 @@ def launch(
 ) -> SearchResult:
     """Train (or reuse) the supernet, search it, and export the winner.
 
-    Args:
-        file: The study; see `glora_search.study_file.load_study_file`.
-        storage: Database URL; by default the environment's or a SQLite file in the working directory.
-        progress: Where to report long steps.
+    Args: file: The study; see `glora_search.study_file.load_study_file`. storage: Database URL; by
+        default the environment's or a SQLite file in the working directory. progress: Where to
+        report long steps.
 
-    Raises:
-        GLoRASearchError: Anything that is wrong with the study file, the data, the backbone, the cluster
-            or the database; nothing is recorded unless all of them are in order.
+    Raises: GLoRASearchError: Anything that is wrong with the study file, the data, the backbone,
+        the cluster or the database; nothing is recorded unless all of them are in order.
         KeyboardInterrupt: After what has arrived was written; `resume` goes on from there.
     """
     progress = progress or Silent()
     with Database.open(resolve_storage(storage), create=True) as database, ExitStack() as stack:
         _check_new(database, file.study.name)
         check_export_directory(file.export_directory)
-        _connect(file, stack)
+        workers = _workers(file, stack)
         materials = prepare(file, progress)
         record = database.create_study(
             file.study.name,
@@ -116,25 +130,26 @@ def launch(
                 "status": "training",
             },
         )
-        return _drive(record, materials, progress)
+        return _drive(record, materials, workers, progress)
 
 
 def resume(
     name: str, *, storage: str | None = None, progress: Progress | None = None
 ) -> SearchResult:
-    """Go on with a study where the database says it stopped; a finished one is only exported if it is not.
+    """Go on with a study where the database says it stopped; a finished one is only exported if it
+    is not.
 
-    Arguments and errors as in `launch`; besides, FingerprintError where backbone, data or supernet are
-    not what they were.
+    Arguments and errors as in `launch`; besides, FingerprintError where backbone, data or supernet
+    are not what they were.
     """
     progress = progress or Silent()
     with Database.open(resolve_storage(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
         file = study_of(record)
-        _connect(file, stack)
+        workers = _workers(file, stack)
         materials = prepare(file, progress)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
-        return _drive(record, materials, progress)
+        return _drive(record, materials, workers, progress)
 
 
 def export(
@@ -174,8 +189,6 @@ def export(
 
 def study_of(record: StudyRecord) -> StudyFile:
     """The resolved study file that is stored with a study."""
-    import json
-
     return StudyFile.from_json(json.dumps(record.attributes["study"]))
 
 
@@ -218,27 +231,24 @@ def _check_new(database: Database, name: str) -> None:
     )
 
 
-def _connect(file: StudyFile, stack: ExitStack) -> None:
-    """Connect to Ray before anything slow begins: too small a cluster is told at once."""
-    if file.cluster.workers:
-        from glora_search.evaluating import ray_actors
+def _workers(file: StudyFile, stack: ExitStack) -> RayWorkers | None:
+    """The study's Ray workers, coming up; None where candidates are evaluated in this process."""
+    if not file.cluster.workers:
+        return None
+    from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
 
-        ray_actors.connect(file.cluster.address, _pool(file))
-        stack.callback(ray_actors.disconnect)
-
-
-def _pool(file: StudyFile) -> Any:
-    from glora_search.evaluating.ray_actors import WorkerPool
-
-    return WorkerPool(
+    pool = WorkerPool(
         workers=file.cluster.workers,
         cpus=file.cluster.cpus_per_worker,
         gpus=file.cluster.gpus_per_worker,
         max_tries=file.cluster.max_tries,
     )
+    return stack.enter_context(closing(RayWorkers(file.cluster.address, pool)))
 
 
-def _drive(record: StudyRecord, materials: Materials, progress: Progress) -> SearchResult:
+def _drive(
+    record: StudyRecord, materials: Materials, workers: RayWorkers | None, progress: Progress
+) -> SearchResult:
     file = materials.file
     with record.hold():
         supernet = train_or_load_supernet(materials, progress)
@@ -247,7 +257,8 @@ def _drive(record: StudyRecord, materials: Materials, progress: Progress) -> Sea
         check_fingerprints(recorded, found, record.name)
         record.set_attribute("fingerprints", {**recorded, **found})
         record.set_attribute("status", "searching")
-        outcomes = _search(record, materials, supernet, progress)
+        evaluator = _evaluator(materials, supernet, workers)
+        outcomes = _search(record, materials, evaluator, progress)
         winner = min(outcomes, key=record.fitness.rank)
         if winner.failed:
             raise GLoRASearchError(
@@ -262,6 +273,7 @@ def _drive(record: StudyRecord, materials: Materials, progress: Progress) -> Sea
             supernet,
             progress,
         )
+        record.set_attribute("export", exported.summary())
         record.set_attribute("status", "complete")
     return SearchResult(
         name=record.name,
@@ -274,7 +286,7 @@ def _drive(record: StudyRecord, materials: Materials, progress: Progress) -> Sea
 
 
 def _search(
-    record: StudyRecord, materials: Materials, supernet: Supernet, progress: Progress
+    record: StudyRecord, materials: Materials, evaluator: Evaluator, progress: Progress
 ) -> list[Outcome]:
     file = materials.file
     settings = search_settings(file)
@@ -285,7 +297,7 @@ def _search(
         flush_s=file.search.flush_s,
     )
     with (
-        closing(_evaluator(materials, supernet)) as evaluator,
+        closing(evaluator),
         progress.bar("searching", settings.n_candidates) as bar,
     ):
         seen: list[Outcome] = []
@@ -299,26 +311,24 @@ def _search(
         return run_search(record, proposer, evaluator, settings, loop, on_outcome=on_outcome)
 
 
-def _evaluator(materials: Materials, supernet: Supernet) -> Evaluator:
+def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | None) -> Evaluator:
     file = materials.file
-    on_gpu = file.cluster.gpus_per_worker > 0 if file.cluster.workers else None
-    device = device_of(file).type if on_gpu is None else ("cuda" if on_gpu else "cpu")
     package = EvaluationPackage.of(
         supernet,
         materials.architecture,
         materials.val,
         batch_size=file.search.batch_size,
         precision=file.search.precision,
-        device=device,
+        device=_evaluation_device(file),
         threads=file.cluster.cpus_per_worker,
     )
+    return InProcessEvaluator(package) if workers is None else workers.evaluator(package)
+
+
+def _evaluation_device(file: StudyFile) -> str:
     if not file.cluster.workers:
-        from glora_search.evaluating.in_process import InProcessEvaluator
-
-        return InProcessEvaluator(package)
-    from glora_search.evaluating.ray_actors import RayEvaluator
-
-    return RayEvaluator(package, _pool(file))
+        return str(device_of(file))
+    return "cuda" if file.cluster.gpus_per_worker else "cpu"
 
 
 def _chosen_trial(record: StudyRecord, trial: int | None) -> int:
@@ -353,12 +363,16 @@ def _export(
     difference = largest_logit_difference(supernet, merged, subnet, materials.val)
     if not difference <= file.export.tolerance:
         raise ExportError(
-            f"the merged model differs from its subnet by {difference:.2g} in a logit of the validation "
-            f"images; export.tolerance is {file.export.tolerance:g}. Nothing was written"
+            f"the merged model differs from its subnet by {difference:.2g} in a logit of the "
+            f"validation images; export.tolerance is {file.export.tolerance:g}. Nothing was written"
         )
     test = _test_evaluation(materials, merged, progress)
     attributes = record.attributes
-    head = sum(t.numel() for t in supernet.head_state().values())
+    n_params = {
+        "adapter": outcome.candidate.n_params,
+        "head": sum(t.numel() for t in supernet.head_state().values()),
+        "merged_model": sum(p.numel() for p in merged.parameters()),
+    }
     write_export(
         out,
         supernet=supernet,
@@ -377,11 +391,7 @@ def _export(
             "test": None
             if test is None
             else {"top1": test.top1, "loss": test.loss, "n_images": test.n_images},
-            "n_params": {
-                "adapter": outcome.candidate.n_params,
-                "head": head,
-                "merged_model": sum(p.numel() for p in merged.parameters()),
-            },
+            "n_params": n_params,
             "largest_logit_difference_val": difference,
             "seed": attributes["seed"],
             "fingerprints": attributes["fingerprints"],
@@ -389,7 +399,12 @@ def _export(
         },
     )
     return Export(
-        directory=out, trial=number, outcome=outcome, test=test, logit_difference=difference
+        directory=out,
+        trial=number,
+        outcome=outcome,
+        test=test,
+        logit_difference=difference,
+        n_params=n_params,
     )
 
 

@@ -1,8 +1,9 @@
 """From a study file to what a search works with: backbone, data, search space, trained supernet.
 
-The stages of the way from a study file to an export that launch, resume and export share. Each stage
-checks what it can before anything slow begins; what takes long is cached under the study's directory by
-the fingerprint of what it is made of, so a second study over the same supernet does not train it again.
+The stages of the way from a study file to an export that launch, resume and export share. Each
+stage checks what it can before anything slow begins; what takes long is cached under the study's
+directory by the fingerprint of what it is made of, so a second study over the same supernet does
+not train it again.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ from supernet import (
     train_backbone,
     train_supernet,
 )
-from supernet.backbones import load_checkpoint as load_backbone_checkpoint
 from supernet.backbones import head_names, load_pretrained
+from supernet.backbones import load_checkpoint as load_backbone_checkpoint
 from supernet.checkpoints import load_checkpoint, save_checkpoint
 from supernet.data import (
     DigitsSource,
@@ -182,7 +183,8 @@ def device_of(file: StudyFile) -> torch.device:
 
 
 def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet:
-    """The trained supernet on the study's device: from its file, from a checkpoint on, or from scratch.
+    """The trained supernet on the study's device: from its file, from a checkpoint on, or from
+    scratch.
 
     Raises:
         CheckpointError: The file that the study names is of another backbone, space or storage.

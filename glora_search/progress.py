@@ -117,7 +117,7 @@ class LineProgress:
 
     def note(self, text: str) -> None:
         """One line."""
-        print(text, file=self._stream, flush=True)  # noqa: T201 - this is the log
+        print(text, file=self._stream, flush=True)
 
 
 def for_stderr() -> Progress:

@@ -78,7 +78,7 @@ class Fitness(StrEnum):
         """Optuna's word: loss is minimised, top-1 maximised."""
         return "minimize" if self is Fitness.LOSS else "maximize"
 
-    def value(self, outcome: Outcome) -> float | None:
+    def score(self, outcome: Outcome) -> float | None:
         """The number that stands for `outcome` in the database; None if it failed."""
         return outcome.loss if self is Fitness.LOSS else outcome.top1
 

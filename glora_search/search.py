@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from glora_search.errors import StorageError, TooManyFailuresError
 from glora_search.evaluating import Evaluator
 from glora_search.proposing import Proposer, SearchSettings
-from glora_search.records import Candidate, Outcome
 from glora_search.recording import StudyRecord
+from glora_search.records import Candidate, Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +42,10 @@ def run_search(
 ) -> list[Outcome]:
     """Evaluate all generations that the database does not hold yet.
 
-    Generation g is proposed from the outcomes of the generations before it, so a study that was stopped
-    anywhere goes on as if it had not been: what is recorded is not evaluated again, what was under way
-    is proposed again. Interrupted in whatever way that lets Python run, it writes what has arrived.
+    Generation g is proposed from the outcomes of the generations before it, so a study that was
+    stopped anywhere goes on as if it had not been: what is recorded is not evaluated again, what
+    was under way is proposed again. Interrupted in whatever way that lets Python run, it writes
+    what has arrived.
 
     Args:
         record: An open study whose lease this process holds.
@@ -114,8 +115,8 @@ def _is_recorded(candidate: Candidate, recorded: dict[tuple[int, int], Outcome])
         raise StorageError(
             f"generation {candidate.generation}, index {candidate.index} holds subnet "
             f"{outcome.candidate.subnet.digest[:12]}, but this seed proposes "
-            f"{candidate.subnet.digest[:12]}: the study was written with another seed, other settings or "
-            "another version of glora-search"
+            f"{candidate.subnet.digest[:12]}: the study was written with another seed, other "
+            "settings or another version of glora-search"
         )
     return True
 
@@ -125,6 +126,6 @@ def _check_failures(history: list[Outcome], max_failures: int) -> None:
     if len(failed) > max_failures:
         last = failed[-1]
         raise TooManyFailuresError(
-            f"{len(failed)} evaluations failed, search.max_failures is {max_failures}; the last one: "
-            f"{last.error_type}: {last.error}"
+            f"{len(failed)} evaluations failed, search.max_failures is {max_failures}; the last "
+            f"one: {last.error_type}: {last.error}"
         )

@@ -1,12 +1,13 @@
 """The study file: what a person writes to say what to search, read strictly.
 
-TOML with the sections `[study] [backbone] [data] [space] [supernet] [search] [cluster] [export]`. Unknown
-keys and wrong values are errors, all of them at once. Relative paths are relative to the working
-directory and are made absolute, so that a study can be resumed from anywhere.
+TOML with the sections `[study] [backbone] [data] [space] [supernet] [search] [cluster] [export]`.
+Unknown keys and wrong values are errors, all of them at once. Relative paths are relative to the
+working directory and are made absolute, so that a study can be resumed from anywhere.
 
-Defaults of the published method are taken from the records that use them (`supernet.training.Recipe` and
-`glora_search.proposing.SearchSettings` hold the same numbers; a test compares them), so that this module
-imports neither torch nor Optuna and a wrong study file is told at once.
+Defaults of the published method are taken from the records that use them
+(`supernet.training.Recipe` and `glora_search.proposing.SearchSettings` hold the same numbers; a
+test compares them), so that this module imports neither torch nor Optuna and a wrong study file is
+told at once.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class StudySection(Section):
 
 
 class _Data(Section):
-    # The backbone's own timm data configuration decides; each key here overrides one of its entries.
+    # The backbone's own timm data configuration decides; each key here overrides one of its
+    # entries.
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] | None = None
     mean: list[float] | None = None
     std: list[Positive] | None = None
@@ -238,7 +240,7 @@ class SpaceSection(Section):
     def resolved_choices(self) -> dict[str, list[str]]:
         """Support tensor to tokens, whichever way they were given."""
         if self.choices is not None:
-            return {**self.choices}
+            return {str(support): tokens for support, tokens in self.choices.items()}
         assert self.preset is not None, "checked when the section was made"
         return load_preset(self.preset).choices
 
@@ -358,9 +360,8 @@ def load_study_file(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
         path: A TOML file.
         overrides: `section.key=value`, the value in TOML (a bare word is taken as a string).
 
-    Raises:
-        StudyFileError: The file cannot be read, is not TOML, or has unknown keys or wrong values; the
-            message has one line for each mistake.
+    Raises: StudyFileError: The file cannot be read, is not TOML, or has unknown keys or wrong
+        values; the message has one line for each mistake.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -376,12 +377,12 @@ def load_study_file(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
 def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:
     """Check a study given as nested mappings.
 
-    Raises:
-        StudyFileError: One line for each mistake: its key, the value received, what is accepted, and for
-            an unknown key the nearest valid one.
+    Raises: StudyFileError: One line for each mistake: its key, the value received, what is
+        accepted, and for an unknown key the nearest valid one.
     """
     try:
-        # JSON semantics let a stored or written "path" string be a Path, an int be a float; else strict.
+        # JSON semantics let a stored or written "path" string be a Path, an int be a float; else
+        # strict.
         return StudyFile.model_validate_json(json.dumps(table, default=str))
     except pydantic.ValidationError as error:
         lines = [_line(problem) for problem in error.errors(include_url=False)]

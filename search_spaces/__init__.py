@@ -1,4 +1,6 @@
-"""What may be chosen: tokens, layer and subnet configurations, search spaces. Standard library only."""
+"""What may be chosen: tokens, layer and subnet configurations, search spaces. Standard library
+only.
+"""
 
 from search_spaces.configs import LayerConfig, SubnetConfig
 from search_spaces.draws import NO_LIMITS, ParamLimits

@@ -93,9 +93,8 @@ class SubnetConfig:
     def from_params(cls, params: Mapping[str, str]) -> SubnetConfig:
         """The inverse of `to_params`.
 
-        Raises:
-            InvalidConfigError: A key that is no gene, an illegal token, or a layer of which not all five
-                support tensors are given.
+        Raises: InvalidConfigError: A key that is no gene, an illegal token, or a layer of which not
+            all five support tensors are given.
         """
         layers: dict[str, dict[str, str]] = {}
         for gene, token in params.items():
@@ -128,5 +127,6 @@ class SubnetConfig:
             return cls({name: LayerConfig(**tokens) for name, tokens in layers.items()})
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InvalidConfigError(
-                f'not a subnet: {error}; expected {{"layers": {{"<name>": {{"A": "<token>", ...}}}}}}'
+                f"not a subnet: {error}; "
+                'expected {"layers": {"<name>": {"A": "<token>", ...}}}'
             ) from error

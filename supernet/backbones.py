@@ -24,7 +24,9 @@ DEFAULT_PATTERNS: Final = (
     *(f"*blocks.*.attn.{leaf}" for leaf in _ATTENTION),
     *(f"*blocks.*.mlp.{leaf}" for leaf in _MLP),
 )
-"""The attention and MLP projections of every block, as ViT, DeiT, DINOv2, EVA and Swin name them."""
+"""The attention and MLP projections of every block, as ViT, DeiT, DINOv2, EVA and Swin name
+them.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Architecture:
     num_classes: int
     args: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, *, drop_path: float = 0.0, seed: int = 0, **timm_args: Any) -> nn.Module:
+    def build(self, *, drop_path: float = 0.0, seed: int = 0, **timm_args: Any) -> Any:
         """A network with random weights.
 
         Args:
@@ -63,9 +65,12 @@ class Architecture:
                 torch.manual_seed(seed)
                 return timm.create_model(
                     self.model,
-                    **{"num_classes": self.num_classes, "drop_path_rate": drop_path},
-                    **self.args,
-                    **timm_args,
+                    **{
+                        "num_classes": self.num_classes,
+                        "drop_path_rate": drop_path,
+                        **self.args,
+                        **timm_args,
+                    },
                 )
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             raise BackboneError(f"timm cannot build {self.model!r}: {_one_line(error)}") from error
@@ -92,14 +97,16 @@ def load_pretrained(
         BackboneError: No such weights, or they cannot be fetched from here.
     """
     try:
-        return architecture.build(drop_path=drop_path, seed=seed, pretrained=True)
+        model: nn.Module = architecture.build(drop_path=drop_path, seed=seed, pretrained=True)
     except BackboneError:
         raise
-    except Exception as error:  # noqa: BLE001 - hub clients raise a family of their own each
+    except Exception as error:
         raise BackboneError(
             f"the pretrained weights of {architecture.model!r} cannot be fetched "
-            f"({type(error).__name__}: {_one_line(error)}); give a local file as backbone.checkpoint"
+            f"({type(error).__name__}: {_one_line(error)}); "
+            "give a local file as backbone.checkpoint"
         ) from error
+    return model
 
 
 def load_checkpoint(
@@ -107,12 +114,10 @@ def load_checkpoint(
 ) -> nn.Module:
     """The network with the weights of a local file, and a new head.
 
-    Args:
-        architecture: Of the network to build; the file may have another number of classes.
-        path: `.safetensors`; `.pth`, `.pt` or `.bin` (read with weights only, so that nothing in it runs);
-            or the `.npz` of the original ViT release. Position embeddings are resized by timm.
-        drop_path: As in `Architecture.build`.
-        seed: Of the new head.
+    Args: architecture: Of the network to build; the file may have another number of classes. path:
+        `.safetensors`; `.pth`, `.pt` or `.bin` (read with weights only, so that nothing in it
+        runs); or the `.npz` of the original ViT release. Position embeddings are resized by timm.
+        drop_path: As in `Architecture.build`. seed: Of the new head.
 
     Raises:
         BackboneError: The file is missing, damaged, or holds another network.
@@ -124,7 +129,7 @@ def load_checkpoint(
         overlay = {"file": str(path), "num_classes": file_classes, "label_offset": 0}
         overlay["custom_load"] = path.suffix == ".npz"
         # Built with the file's number of classes, timm loads strictly: a foreign file is an error.
-        model = replace(architecture, num_classes=file_classes).build(
+        model: Any = replace(architecture, num_classes=file_classes).build(
             drop_path=drop_path, seed=seed, pretrained=True, pretrained_cfg_overlay=overlay
         )
     except (BackboneError, OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
@@ -134,7 +139,8 @@ def load_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model.reset_classifier(architecture.num_classes)
-    return model
+    network: nn.Module = model
+    return network
 
 
 def _classes_in(path: Path, architecture: Architecture) -> int:
@@ -150,7 +156,7 @@ def _classes_in(path: Path, architecture: Architecture) -> int:
     return 0 if weight is None else int(weight.shape[0])
 
 
-def head_names(model: nn.Module) -> list[str]:
+def head_names(model: Any) -> list[str]:
     """The module names of the classifier head (two for distilled models).
 
     Raises:
@@ -164,13 +170,13 @@ def head_names(model: nn.Module) -> list[str]:
     return names
 
 
-def input_size(model: nn.Module) -> tuple[int, int, int]:
+def input_size(model: Any) -> tuple[int, int, int]:
     """(channels, height, width) of the images that the model was built for."""
     config = model.pretrained_cfg
     channels, height, width = config.get("input_size", (3, 224, 224))
-    embed = getattr(model, "patch_embed", None)
-    if getattr(embed, "img_size", None) is not None:  # what img_size=... at its making has set
-        height, width = embed.img_size
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is not None:  # what img_size=... at its making has set
+        height, width = size
     first = config.get("first_conv")
     if isinstance(first, str):
         channels = model.get_submodule(first).in_channels
@@ -185,11 +191,9 @@ def find_layers(
 ) -> list[LayerSpec]:
     """The linear layers whose names match, in the order of the model; never the classifier head.
 
-    Args:
-        model: The backbone.
-        patterns: Shell patterns over module names; `*` also matches dots.
-        architecture: Of the model. With it, a layer without bias may be given one by C and E where timm
-            can build the architecture with that bias; without it, none may.
+    Args: model: The backbone. patterns: Shell patterns over module names; `*` also matches dots.
+        architecture: Of the model. With it, a layer without bias may be given one by C and E where
+        timm can build the architecture with that bias; without it, none may.
 
     Raises:
         BackboneError: A pattern, or all of the default ones, match no linear layer.

@@ -1,4 +1,6 @@
-"""Checkpoints: named tensors and string metadata in one safetensors file, written whole or not at all."""
+"""Checkpoints: named tensors and string metadata in one safetensors file, written whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +47,8 @@ def load_checkpoint(
         path: The file.
         expected: Metadata that must be found with these values.
 
-    Raises:
-        CheckpointError: The file is missing or damaged, or its metadata is not what is expected; the
-            message names each entry that differs.
+    Raises: CheckpointError: The file is missing or damaged, or its metadata is not what is
+        expected; the message names each entry that differs.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {str(path)!r}")

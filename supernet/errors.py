@@ -1,4 +1,6 @@
-"""What the network package raises. Every error is a GLoRASearchError and the fitting builtin as well."""
+"""What the network package raises. Every error is a GLoRASearchError and the fitting builtin as
+well.
+"""
 
 from search_spaces.errors import GLoRASearchError
 

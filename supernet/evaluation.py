@@ -90,8 +90,8 @@ def evaluate_model(
 class SubnetEvaluator:
     """Evaluates subnets of one supernet on one split, one after the other.
 
-    Holds one plain network into which each subnet is merged, so that a candidate costs a merge and a
-    forward of the original backbone, never the adapters' unmerged path.
+    Holds one plain network into which each subnet is merged, so that a candidate costs a merge and
+    a forward of the original backbone, never the adapters' unmerged path.
 
     Args:
         supernet: Its weights are read, never changed.

@@ -1,4 +1,6 @@
-"""Export: the merged backbone as timm writes it, and beside it what was trained and what is known of it."""
+"""Export: the merged backbone as timm writes it, and beside it what was trained and what is known
+of it.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,12 @@ def largest_logit_difference(
     *,
     batch_size: int = 64,
 ) -> float:
-    """The largest absolute difference between the logits of a subnet, unmerged, and of a plain model.
+    """The largest absolute difference between the logits of a subnet, unmerged, and of a plain
+    model.
 
-    Args:
-        supernet: Runs the subnet with its support tensors; the active subnet is put back afterwards.
-        model: The merged model, on the supernet's device.
-        subnet: The configuration.
-        split: Images on which to compare, all of them.
-        batch_size: Images a forward.
+    Args: supernet: Runs the subnet with its support tensors; the active subnet is put back
+        afterwards. model: The merged model, on the supernet's device. subnet: The configuration.
+        split: Images on which to compare, all of them. batch_size: Images a forward.
     """
     device = next(model.parameters()).device
     active, training = supernet.active_subnet, supernet.training
@@ -78,7 +78,7 @@ def plain_network(merged: nn.Module, architecture: Architecture) -> nn.Module:
     """
     state = merged.state_dict()
     for candidate in (architecture, architecture.with_added_biases()):
-        model = candidate.build()
+        model: nn.Module = candidate.build()
         if model.state_dict().keys() == state.keys():
             model.load_state_dict(state)
             return model.eval()
@@ -111,9 +111,8 @@ def write_export(
         class_names: Go into timm's config, where they are known.
         record: What else to say in subnet.json; must be JSON.
 
-    Raises:
-        ExportError: The directory is not empty, cannot be written, or what was written does not load as
-            the model it should be.
+    Raises: ExportError: The directory is not empty, cannot be written, or what was written does not
+        load as the model it should be.
     """
     check_export_directory(directory)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
@@ -150,9 +149,11 @@ def write_export(
 
 
 def adapter_tensors(supernet: Supernet, subnet: SubnetConfig) -> dict[str, torch.Tensor]:
-    """Only what was trained for this subnet: active support tensors, sliced to their ranks, and the head.
+    """Only what was trained for this subnet: active support tensors, sliced to their ranks, and the
+    head.
 
-    Names are `<layer>.<support>_down`, `<layer>.<support>_up`, `<layer>.<support>` and the head's own.
+    Names are `<layer>.<support>_down`, `<layer>.<support>_up`, `<layer>.<support>` and the head's
+    own.
     """
     tensors = {
         f"{name}.{key}": tensor

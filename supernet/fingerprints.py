@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Hex digest over names, dtypes, shapes and bytes; independent of the mapping's order and device."""
+    """Hex digest over names, dtypes, shapes and bytes; independent of the mapping's order and
+    device.
+    """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         # a view as bytes, because numpy knows no bfloat16
-        digest.update(np.ascontiguousarray(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

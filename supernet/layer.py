@@ -3,8 +3,8 @@
     W = W0 + W0 * A + B            b = b0 + b0 * D + E + W0 C            (* elementwise, broadcast)
 
 (GLoRA, Chavan et al. 2023, arXiv 2306.07967, equation 5.) The dense forms: A and B are (o, i) as
-`down[:, :r] @ up[:r]`, (o, 1) as `vector`, a scalar as `constant`; C is (i, 1); D and E are (o) or a
-scalar. Legend: `b` batch, `n` tokens, `i` in_features, `o` out_features, `r` rank.
+`down[:, :r] @ up[:r]`, (o, 1) as `vector`, a scalar as `constant`; C is (i, 1); D and E are (o) or
+a scalar. Legend: `b` batch, `n` tokens, `i` in_features, `o` out_features, `r` rank.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _STORED: Final[dict[str, dict[tuple[str, str], str]]] = {
 
 
 class GLoRALinear(nn.Module):
-    """A frozen linear layer with trainable support tensors, of which `config` says which are active.
+    """A frozen linear layer with trainable support tensors, of which `config` says which are
+    active.
 
-    Ranks nest: `lora_2` is the first two columns of the stored `down` and the first two rows of `up`.
-    `down` and all else starts at zero, `up` at Xavier-uniform, so an untrained layer is its base, bit
-    for bit. A support tensor that is `none` computes nothing.
+    Ranks nest: `lora_2` is the first two columns of the stored `down` and the first two rows of
+    `up`. `down` and all else starts at zero, `up` at Xavier-uniform, so an untrained layer is its
+    base, bit for bit. A support tensor that is `none` computes nothing.
 
-    Args:
-        base: The layer to adapt. Its weight and bias are shared, not copied, and frozen.
-        ranks: The largest rank stored for A, B and C: one number for all, or a mapping. 0 stores what
-            `vector` and `constant` need.
-        storage: `entangled` (the published method): `vector` is column 0 of `down` and `constant` its
-            entry [0, 0] (for D and E, the vector's entry 0). `separate`: each choice has its own tensor.
+    Args: base: The layer to adapt. Its weight and bias are shared, not copied, and frozen. ranks:
+        The largest rank stored for A, B and C: one number for all, or a mapping. 0 stores what
+        `vector` and `constant` need. storage: `entangled` (the published method): `vector` is
+        column 0 of `down` and `constant` its entry [0, 0] (for D and E, the vector's entry 0).
+        `separate`: each choice has its own tensor.
 
     Raises:
         ValueError: A negative rank or an unknown storage.
@@ -67,6 +67,8 @@ class GLoRALinear(nn.Module):
         self.weight = base.weight.requires_grad_(False)
         self.bias = None if base.bias is None else base.bias.requires_grad_(False)
         self._config: LayerConfig | None = None
+        self.B_down: nn.Parameter
+        self.B_up: nn.Parameter
 
         o, i = base.out_features, base.in_features
         shapes: dict[str, tuple[int, ...]] = {}
@@ -128,10 +130,11 @@ class GLoRALinear(nn.Module):
         return y
 
     def _bias(self, config: LayerConfig) -> Tensor | None:
-        """b = b0 + b0 * D + E + W0 C, (o); None where there is nothing to add."""
+        """B = b0 + b0 * D + E + W0 C, (o); None where there is nothing to add."""
         bias: Tensor | None = self.bias
         terms = []
         if config.D != "none":
+            assert self.bias is not None, "checked when the configuration was set"
             terms.append(self.bias * self.support("D", config.D))
         if config.E != "none":
             terms.append(self.support("E", config.E).expand(self.out_features))
@@ -141,16 +144,27 @@ class GLoRALinear(nn.Module):
             bias = term if bias is None else bias + term
         return bias
 
-    def support(self, name: str, token: str) -> Tensor:
-        """One support tensor in its dense, broadcastable form (module docstring); never for `none`."""
+    def support(self, name: str, token: str, *, dtype: torch.dtype | None = None) -> Tensor:
+        """One support tensor in its dense, broadcastable form (module docstring).
+
+        Args:
+            name: A to E.
+            token: Any choice but `none`.
+            dtype: In which a product is computed; the parameters' own if not given.
+        """
         if r := rank_of(token):
-            return getattr(self, f"{name}_down")[:, :r] @ getattr(self, f"{name}_up")[:r]
+            down, up = self._stored(f"{name}_down"), self._stored(f"{name}_up")
+            return down[:, :r].to(dtype) @ up[:r].to(dtype)
         if stored := _STORED[self.storage].get((name, token)):
-            return getattr(self, stored)
-        tensor = getattr(self, name if name in "DE" else f"{name}_down")
+            return self._stored(stored).to(dtype)
+        tensor = self._stored(name if name in "DE" else f"{name}_down").to(dtype)
         if token == "constant":
             return tensor.flatten()[0]
         return tensor if name in "DE" else tensor[:, :1]
+
+    def _stored(self, name: str) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self, name)
+        return parameter
 
     def active_tensors(self, config: LayerConfig) -> dict[str, Tensor]:
         """What `config` uses, sliced to its ranks: parameter name to tensor, without gradient.
@@ -161,8 +175,8 @@ class GLoRALinear(nn.Module):
         tensors: dict[str, Tensor] = {}
         for name, token in config.items():
             if r := rank_of(token):
-                tensors[f"{name}_down"] = getattr(self, f"{name}_down")[:, :r]
-                tensors[f"{name}_up"] = getattr(self, f"{name}_up")[:r]
+                tensors[f"{name}_down"] = self._stored(f"{name}_down")[:, :r]
+                tensors[f"{name}_up"] = self._stored(f"{name}_up")[:r]
             elif token != "none":
                 dense = self.support(name, token)
                 tensors[name] = dense.flatten() if token == "vector" else dense
@@ -172,9 +186,11 @@ class GLoRALinear(nn.Module):
     def merged_tensors(
         self, config: LayerConfig | None, *, dtype: torch.dtype = torch.float64
     ) -> tuple[Tensor, Tensor | None]:
-        """The weight (o, i) and bias (o) of the plain layer, computed in `dtype`, in the base's dtype.
+        """The weight (o, i) and bias (o) of the plain layer, computed in `dtype`, in the base's
+        dtype.
 
-        The bias is None where neither the base nor `config` has one. Nothing of this layer is changed.
+        The bias is None where neither the base nor `config` has one. Nothing of this layer is
+        changed.
         """
         if config is None:
             return self.weight, self.bias
@@ -182,22 +198,16 @@ class GLoRALinear(nn.Module):
         weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
         merged_weight, terms = weight, []
 
-        def dense(name: str, token: str) -> Tensor:
-            if r := rank_of(token):  # the product too in `dtype`
-                down, up = getattr(self, f"{name}_down"), getattr(self, f"{name}_up")
-                return down[:, :r].to(dtype) @ up[:r].to(dtype)
-            return self.support(name, token).to(dtype)
-
         if config.A != "none":
-            merged_weight = merged_weight + weight * dense("A", config.A)
+            merged_weight = merged_weight + weight * self.support("A", config.A, dtype=dtype)
         if config.B != "none":
-            merged_weight = merged_weight + dense("B", config.B)
+            merged_weight = merged_weight + self.support("B", config.B, dtype=dtype)
         if bias is not None and config.D != "none":
-            terms.append(bias * dense("D", config.D))
+            terms.append(bias * self.support("D", config.D, dtype=dtype))
         if config.E != "none":
-            terms.append(dense("E", config.E).expand(self.out_features))
+            terms.append(self.support("E", config.E, dtype=dtype).expand(self.out_features))
         if config.C != "none":
-            terms.append((weight @ dense("C", config.C)).squeeze(1))
+            terms.append((weight @ self.support("C", config.C, dtype=dtype)).squeeze(1))
         for term in terms:
             bias = term if bias is None else bias + term
         final = self.weight.dtype
@@ -206,8 +216,8 @@ class GLoRALinear(nn.Module):
     def merged(self, *, dtype: torch.dtype = torch.float64) -> nn.Linear:
         """A new plain `nn.Linear` that computes what this layer computes; this layer is unchanged.
 
-        Args:
-            dtype: float64 or float32, in which weights are added up before the cast to the base's dtype.
+        Args: dtype: float64 or float32, in which weights are added up before the cast to the base's
+            dtype.
         """
         weight, bias = self.merged_tensors(self._config, dtype=dtype)
         linear = nn.Linear(

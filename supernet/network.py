@@ -17,19 +17,16 @@ from supernet.layer import GLoRALinear, Storage
 class Supernet(nn.Module):
     """All subnets of a search space over one backbone, in one network.
 
-    Only the support tensors and the classifier head train; the head belongs to every subnet. The active
-    subnet decides what `forward` computes; without one it is the backbone.
+    Only the support tensors and the classifier head train; the head belongs to every subnet. The
+    active subnet decides what `forward` computes; without one it is the backbone.
 
-    Args:
-        backbone: A timm model with a classifier head. It is taken over: its linear layers are replaced in
-            place and its parameters are frozen.
-        space: The search space over layers of this backbone.
-        storage: How the choices of one support tensor are stored, see `GLoRALinear`.
+    Args: backbone: A timm model with a classifier head. It is taken over: its linear layers are
+        replaced in place and its parameters are frozen. space: The search space over layers of this
+        backbone. storage: How the choices of one support tensor are stored, see `GLoRALinear`.
 
-    Raises:
-        BackboneError: A layer of the space is not a linear layer of the backbone, has another shape, or is
-            never called (its module computes with the weight directly), so that adapting it would do
-            nothing.
+    Raises: BackboneError: A layer of the space is not a linear layer of the backbone, has another
+        shape, or is never called (its module computes with the weight directly), so that adapting
+        it would do nothing.
     """
 
     def __init__(
@@ -44,7 +41,7 @@ class Supernet(nn.Module):
         for module in backbone.modules():
             # EVA, BEiT and Swin v2 otherwise compute with qkv.weight and never call the layer.
             if hasattr(module, "qkv_bias_separate"):
-                module.qkv_bias_separate = True
+                setattr(module, "qkv_bias_separate", True)  # noqa: B010 - not every module has it
         self.layers: dict[str, GLoRALinear] = {}
         for spec in space.layers:
             base = _linear(backbone, spec.name)
@@ -63,7 +60,8 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) to logits (b, classes) of the active subnet."""
-        return self.backbone(x)
+        logits: Tensor = self.backbone(x)
+        return logits
 
     @property
     def active_subnet(self) -> SubnetConfig | None:
@@ -105,8 +103,9 @@ class Supernet(nn.Module):
             wrong = sorted(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
             first = wrong[0]
             raise CheckpointError(
-                f"the checkpoint is of another supernet: {len(wrong)} tensors differ, such as {first!r} "
-                f"(here {shapes.get(first, 'absent')}, in the checkpoint {theirs.get(first, 'absent')})"
+                f"the checkpoint is of another supernet: {len(wrong)} tensors differ, such as "
+                f"{first!r} (here {shapes.get(first, 'absent')}, "
+                f"in the checkpoint {theirs.get(first, 'absent')})"
             )
         with torch.no_grad():
             for name, parameter in mine.items():
@@ -123,8 +122,8 @@ class Supernet(nn.Module):
     def plain(self) -> nn.Module:
         """The backbone without GLoRA, in evaluation mode, to be filled by `merge_into`.
 
-        Every tensor that no subnet changes, the head's too, is shared with this supernet. Layers to which
-        C or E may give a bias have one.
+        Every tensor that no subnet changes, the head's too, is shared with this supernet. Layers to
+        which C or E may give a bias have one.
         """
         shared = {id(t): t for t in [*self.backbone.parameters(), *self.backbone.buffers()]}
         model = copy.deepcopy(self.backbone, shared)
@@ -148,11 +147,13 @@ class Supernet(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Write the merged weights of `subnet` into a model made by `plain`; None writes the backbone's."""
+        """Write the merged weights of `subnet` into a model made by `plain`; None writes the
+        backbone's.
+        """
         for name, layer in self.layers.items():
             config = None if subnet is None else subnet.layers[name]
             weight, bias = layer.merged_tensors(config, dtype=dtype)
-            linear = model.get_submodule(name)
+            linear = _linear(model, name)
             linear.weight.copy_(weight)
             if bias is not None:
                 linear.bias.copy_(bias)
@@ -162,14 +163,12 @@ class Supernet(nn.Module):
     def merge(self, subnet: SubnetConfig, *, dtype: torch.dtype = torch.float64) -> nn.Module:
         """A plain, independent copy of the backbone that computes what `subnet` computes.
 
-        Args:
-            subnet: Of this supernet's space.
-            dtype: float64 or float32, in which weights are added up before the cast to the backbone's.
+        Args: subnet: Of this supernet's space. dtype: float64 or float32, in which weights are
+            added up before the cast to the backbone's.
 
-        Returns:
-            A model in evaluation mode with the backbone's own state-dict names. Layers of the backbone
-            without bias keep none, unless C or E of any of them is active: then each that may have a
-            bias has one (zero where nothing was added), as timm builds such models.
+        Returns: A model in evaluation mode with the backbone's own state-dict names. Layers of the
+            backbone without bias keep none, unless C or E of any of them is active: then each that
+            may have a bias has one (zero where nothing was added), as timm builds such models.
 
         Raises:
             InvalidConfigError: `subnet` does not belong to the space.
@@ -180,7 +179,7 @@ class Supernet(nn.Module):
         unbiased = [name for name, layer in self.layers.items() if layer.bias is None]
         if not any(subnet.layers[n].C != "none" or subnet.layers[n].E != "none" for n in unbiased):
             for name in unbiased:
-                model.get_submodule(name).bias = None
+                _linear(model, name).register_parameter("bias", None)
         return model
 
     def _may_add_bias(self, name: str) -> bool:

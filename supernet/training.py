@@ -1,8 +1,10 @@
-"""Training: a uniform random subnet at every step, gradients through its support tensors and the head.
+"""Training: a uniform random subnet at every step, gradients through its support tensors and the
+head.
 
 The published recipe (GLoRA, arXiv 2306.07967, section 4 and its code): AdamW, cosine schedule with
-warm-up, drop path, cross-entropy, no augmentation. All that is random is a function of the seed and of
-the epoch or step, so a run that was interrupted and resumed ends with the weights of one that was not.
+warm-up, drop path, cross-entropy, no augmentation. All that is random is a function of the seed and
+of the epoch or step, so a run that was interrupted and resumed ends with the weights of one that
+was not.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
 from supernet.checkpoints import load_checkpoint, save_checkpoint
@@ -73,7 +75,9 @@ class Checkpointing:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnd:
-    """What training tells after each epoch: epochs done, of how many, the epoch's mean loss, its lr."""
+    """What training tells after each epoch: epochs done, of how many, the epoch's mean loss, its
+    lr.
+    """
 
     epoch: int
     epochs: int
@@ -136,7 +140,9 @@ def train_backbone(
     checkpointing: Checkpointing | None = None,
     on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> None:
-    """Train all weights of a plain network in place; arguments and errors as in `train_supernet`."""
+    """Train all weights of a plain network in place; arguments and errors as in
+    `train_supernet`.
+    """
     _fit(
         model,
         dict(model.named_parameters()),
@@ -183,7 +189,7 @@ def _fit(
         shuffled = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
         order = torch.randperm(len(train), generator=shuffled)  # (images)
         losses: list[Tensor] = []
-        batches = train.gather_each(order.split(recipe.batch_size))
+        batches = train.gather_each(torch.split(order, recipe.batch_size))
         for step, (images, labels) in enumerate(batches, start=epoch * steps):
             before_step(step)
             torch.manual_seed(derive_seed(seed, "step", step))  # drop path and dropout
@@ -191,7 +197,7 @@ def _fit(
                 logits = model(images.to(device))  # (b, classes)
                 loss = F.cross_entropy(logits, labels.to(device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())
         # One look an epoch: a look a step would make a GPU wait for the host.
@@ -219,10 +225,12 @@ def _check_finite(
 ) -> None:
     for k, loss in enumerate(losses):
         if not math.isfinite(loss):
-            kept = checkpointing is not None and checkpointing.path.exists()
+            kept = ""
+            if checkpointing is not None and checkpointing.path.exists():
+                kept = f". The last good checkpoint is kept: {checkpointing.path}"
             raise TrainingDivergedError(
-                f"the training loss is {loss} at step {first_step + k}; lower the learning rate"
-                + (f". The last good checkpoint is kept: {checkpointing.path}" if kept else "")
+                f"the training loss is {loss} at step {first_step + k}; "
+                f"lower the learning rate{kept}"
             )
 
 

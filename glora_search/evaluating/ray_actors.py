@@ -1,8 +1,9 @@
 """The evaluator on a Ray cluster: actors that stay up, each holding backbone, adapters and data.
 
-An actor is made once and fed one candidate after the other (726 calls a second where a Ray Tune trial
-with reused actors reaches 13). Every actor has two candidates in flight, so that it never waits for the
-driver. Weights and images are put into the object store once and mapped by every actor of a node.
+An actor is made once and fed one candidate after the other (726 calls a second where a Ray Tune
+trial with reused actors reaches 13). Every actor has two candidates in flight, so that it never
+waits for the driver. Weights and images are put into the object store once and mapped by every
+actor of a node.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 from glora_search.errors import ClusterError
 from glora_search.evaluating.package import EvaluationPackage, evaluate_candidate, failed_outcome
 from glora_search.records import Candidate, Outcome
+from supernet import SubnetEvaluator
 
 # Read by ray at its import: no usage report, and an actor without GPU leaves CUDA alone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -48,28 +50,44 @@ class WorkerPool:
     start_timeout_s: float = 300.0
 
 
-def connect(address: str | None, pool: WorkerPool) -> None:
-    """Connect this process to Ray: start one on this machine, or join the one at `address`.
+class RayWorkers:
+    """A connection to Ray with actors that are coming up; `evaluator` gives them work.
 
-    Args:
-        address: None starts a Ray of just the size that `pool` needs; `auto` or `ray://host:port` joins.
-        pool: What the search will ask for.
+    Made before the supernet trains: too small a cluster is told at once, and the actors import what
+    they need meanwhile.
+
+    Args: address: None starts a Ray of just the size that is needed on this machine, and ends it on
+        `close`; `auto` or `ray://host:port` joins one. pool: Number and size of the workers.
 
     Raises:
-        ClusterError: There is no Ray at `address`, or it has too little for a single worker.
+        ClusterError: There is no Ray at `address`, or it has not what the workers need.
     """
+
+    def __init__(self, address: str | None, pool: WorkerPool) -> None:
+        _connect(address, pool)
+        self._pool = pool
+        self._actors = [_new_actor(pool) for _ in range(pool.workers)]
+
+    def evaluator(self, package: EvaluationPackage) -> RayEvaluator:
+        """An evaluator on these workers."""
+        return RayEvaluator(package, self._pool, self._actors)
+
+    def close(self) -> None:
+        """Leave Ray, and end it if it was started here."""
+        ray.shutdown()
+
+
+def _connect(address: str | None, pool: WorkerPool) -> None:
     if not ray.is_initialized():
         options: dict[str, Any] = {
-            "include_dashboard": False,
             "log_to_driver": False,
             "logging_level": logging.ERROR,
             "namespace": "glora-search",
         }
         if address is None:
-            options |= {"num_cpus": pool.workers * pool.cpus}
+            options |= {"num_cpus": pool.workers * pool.cpus, "include_dashboard": False}
         else:
-            options = {"address": address, **options}
-            del options["include_dashboard"]
+            options["address"] = address
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -78,27 +96,35 @@ def connect(address: str | None, pool: WorkerPool) -> None:
             raise ClusterError(f"no Ray {where}: {reason}") from error
     total = ray.cluster_resources()
     needed = {"CPU": pool.workers * pool.cpus, "GPU": pool.workers * pool.gpus}
-    lacking = [name for name, amount in needed.items() if amount > total.get(name, 0)]
-    if lacking:
-        has = ", ".join(f"{total.get(name, 0):g} {name}" for name in needed)
+    if any(amount > total.get(name, 0) for name, amount in needed.items()):
+        has = " and ".join(f"{total.get(name, 0):g} {name}" for name in needed)
         raise ClusterError(
-            f"{pool.workers} workers need {needed['CPU']:g} CPU and {needed['GPU']:g} GPU; the cluster "
-            f"has {has}. Lower cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker"
+            f"{pool.workers} workers need {needed['CPU']:g} CPU and {needed['GPU']:g} GPU; the "
+            f"cluster has {has}. Lower cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker"
         )
 
 
-def disconnect() -> None:
-    """Leave Ray, and end it if `connect` has started it."""
-    ray.shutdown()
+def _new_actor(pool: WorkerPool) -> Any:
+    remote = ray.remote(_Worker).options(
+        num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=0, max_concurrency=1
+    )
+    return remote.remote()
 
 
 class _Worker:
-    """What runs in an actor."""
+    """What runs in an actor. Calls run in the order in which they are made, so `load` comes
+    first.
+    """
 
-    def __init__(self, package: EvaluationPackage) -> None:
+    def __init__(self) -> None:
+        self._evaluate: SubnetEvaluator | None = None
+
+    def load(self, package: EvaluationPackage) -> None:
         self._evaluate = package.unpack()
 
     def evaluate(self, candidate: Candidate) -> Outcome:
+        if self._evaluate is None:
+            raise RuntimeError("the worker could not load the supernet")
         return evaluate_candidate(self._evaluate, candidate)
 
 
@@ -107,34 +133,28 @@ class _Seat:
     """A place for one actor; it is filled again when its actor dies."""
 
     actor: Any
+    loading: Any
     in_flight: dict[Any, Candidate] = field(default_factory=dict)
 
 
 class RayEvaluator:
-    """Evaluates on Ray actors; see `Evaluator`. Ray must be connected, see `connect`.
+    """Evaluates on Ray actors; see `Evaluator`. Made by `RayWorkers.evaluator`.
 
     Args:
         package: The supernet and the split.
         pool: Number and size of the workers.
-
-    Raises:
-        ClusterError: No worker came up: what each needs is not free.
+        actors: As many as the pool says.
     """
 
-    def __init__(self, package: EvaluationPackage, pool: WorkerPool) -> None:
+    def __init__(self, package: EvaluationPackage, pool: WorkerPool, actors: Sequence[Any]) -> None:
         self._pool = pool
         self._package = ray.put(package)
-        self._make = ray.remote(_Worker).options(
-            num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=0, max_concurrency=1
-        )
-        self._seats = [_Seat(self._new_actor()) for _ in range(pool.workers)]
-        self._started = False
-
-    def _new_actor(self) -> Any:
-        return self._make.remote(self._package)
+        self._seats = [_Seat(actor, actor.load.remote(self._package)) for actor in actors]
+        self._checked = False
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
         """Outcomes as the actors give them."""
+        self._check_workers()
         waiting = deque(candidates)
         tries = dict.fromkeys(candidates, 0)
         try:
@@ -147,6 +167,28 @@ class RayEvaluator:
                     ray.cancel(reference)
                 seat.in_flight.clear()
 
+    def _check_workers(self) -> None:
+        """Wait until a worker is there; what keeps a supernet from loading is no candidate's
+        fault.
+        """
+        if self._checked:
+            return
+        timeout_s = self._pool.start_timeout_s
+        loading = [seat.loading for seat in self._seats]
+        ready, _ = ray.wait(loading, num_returns=1, timeout=timeout_s)
+        if not ready:
+            free = ray.available_resources()
+            raise ClusterError(
+                f"no worker came up in {timeout_s:g} s; free are {free.get('CPU', 0):g} CPU and "
+                f"{free.get('GPU', 0):g} GPU"
+            )
+        try:
+            ray.get(ready)
+        except ray.exceptions.RayError as error:
+            cause = " ".join(str(getattr(error, "cause", None) or error).split())
+            raise ClusterError(f"a worker cannot load the supernet: {cause[-300:]}") from error
+        self._checked = True
+
     def _feed(self, waiting: deque[Candidate]) -> None:
         for _ in range(_IN_FLIGHT):  # breadth first: every actor has one before any has two
             for seat in self._seats:
@@ -156,63 +198,41 @@ class RayEvaluator:
 
     def _collect(self, waiting: deque[Candidate], tries: dict[Candidate, int]) -> Iterator[Outcome]:
         references = {ref: seat for seat in self._seats for ref in seat.in_flight}
-        timeout = None if self._started else self._pool.start_timeout_s
-        ready, _ = ray.wait(list(references), num_returns=1, timeout=timeout)
-        if not ready:
-            raise ClusterError(
-                f"no worker came up in {self._pool.start_timeout_s:g} s; free are "
-                f"{ray.available_resources().get('CPU', 0):g} CPU and "
-                f"{ray.available_resources().get('GPU', 0):g} GPU"
-            )
-        self._started = True
+        ready, _ = ray.wait(list(references), num_returns=1)
         for reference in ready:
             seat = references[reference]
-            if reference not in seat.in_flight:
-                continue  # its actor died while an earlier one of these was looked at
             try:
                 outcome: Outcome = ray.get(reference)
-            except ray.exceptions.RayActorError as error:
-                yield from self._bury(seat, error, waiting, tries)
+            except ray.exceptions.RayActorError:
+                yield from self._replace_worker(seat, waiting, tries)
                 continue
             del seat.in_flight[reference]
             yield outcome
 
-    def _bury(
-        self,
-        seat: _Seat,
-        error: Exception,
-        waiting: deque[Candidate],
-        tries: dict[Candidate, int],
+    def _replace_worker(
+        self, seat: _Seat, waiting: deque[Candidate], tries: dict[Candidate, int]
     ) -> Iterator[Outcome]:
-        """Replace a dead actor; its candidates are tried again, or given up."""
-        cause = getattr(error, "cause", None) or error
-        if isinstance(error, ray.exceptions.ActorDiedError) and "creation" in str(error).lower():
-            raise ClusterError(f"a worker cannot start: {' '.join(str(cause).split())[-500:]}")
+        """Put a new actor into the seat of a dead one; its candidates are tried again, or given
+        up.
+        """
         lost, seat.in_flight = list(seat.in_flight.values()), {}
         _log.warning("a worker died with %d candidates in flight; starting another", len(lost))
-        seat.actor = self._new_actor()
+        seat.actor = _new_actor(self._pool)
+        seat.loading = seat.actor.load.remote(self._package)
         # Calls run in order: the first of the lost is the one that was being evaluated.
-        for candidate in reversed(lost[1:]):
-            waiting.appendleft(candidate)
-        if lost:
-            first = lost[0]
-            tries[first] += 1
-            if tries[first] < self._pool.max_tries:
-                waiting.appendleft(first)
-            else:
-                yield failed_outcome(
-                    first,
-                    WorkerDiedError(f"its worker died {tries[first]} times"),
-                    worker="-",
-                    eval_s=0.0,
-                )
+        first, *rest = lost
+        tries[first] += 1
+        given_up = tries[first] >= self._pool.max_tries
+        waiting.extendleft(reversed(rest if given_up else lost))
+        if given_up:
+            died = WorkerDiedError(f"its worker died {tries[first]} times while evaluating it")
+            yield failed_outcome(first, died, worker="-", eval_s=0.0)
 
     def close(self) -> None:
-        """End the actors and free the object store's copy."""
+        """End the actors; the object store's copy goes with this object."""
         for seat in self._seats:
             ray.kill(seat.actor)
         self._seats = []
-        self._package = None
 
 
 class WorkerDiedError(ClusterError):
