@@ -97,6 +97,6 @@ def fittest(outcomes: Iterable[Outcome], fitness: Fitness, n: int) -> list[Outco
     finite = (
         outcome
         for outcome in outcomes
-        if (value := fitness.value(outcome)) is not None and math.isfinite(value)
+        if (value := fitness.score(outcome)) is not None and math.isfinite(value)
     )
     return heapq.nsmallest(n, finite, key=fitness.rank)

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -90,6 +90,8 @@ class OptunaProposer:
         sampler = _SAMPLERS[self._settings.sampler](self._settings.population, generation, seed)
         with _unannounced():
             study = optuna.create_study(sampler=sampler, direction="minimize")
+        if self._settings.sampler == "random":
+            return study  # it reads no trials
         ranked = fittest(earlier, self._settings.fitness, len(earlier))
         values = {outcome.candidate.place: float(k) for k, outcome in enumerate(ranked)}
         for outcome in sorted(ranked, key=lambda o: o.candidate.place):
@@ -141,6 +143,14 @@ class _GenerationalNSGAII(NSGAIISampler):
         """The completed trials of `generation`."""
         completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [trial for trial in completed if trial.user_attrs[_GENERATION] == generation]
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A child of the parent population; nothing where that holds fewer than two."""
+        if len(self.get_parent_population(study, self._generation)) < 2:
+            return {}  # Optuna's crossover fails on a single survivor
+        return super().sample_relative(study, trial, search_space)
 
 
 _SAMPLERS: Final[dict[str, Callable[[int, int, int], BaseSampler]]] = {

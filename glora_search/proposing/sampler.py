@@ -203,7 +203,7 @@ def _holds(trial: FrozenTrial, names: Sequence[str]) -> bool:
 
 
 def _genome(trial: FrozenTrial, names: Sequence[str]) -> Genome:
-    """The tokens of `trial`: the reprs of its choices, so that 1, 1.0, True and '1' stay apart."""
+    """The tokens of `trial`: the reprs of its choices, so that None, 1 and '1' stay apart."""
     return tuple(repr(trial.params[name]) for name in names)
 
 

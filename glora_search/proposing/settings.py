@@ -72,10 +72,9 @@ class SearchSettings:
                 f"mutations + crossovers must fit into the population; got {self.mutations} + "
                 f"{self.crossovers} for a population of {self.population}"
             )
-        if not 0 < self.mutation_probability <= 1:
+        if not 0 <= self.mutation_probability <= 1:
             faults.append(
-                f"mutation_probability must be above 0 and at most 1; "
-                f"got {self.mutation_probability}"
+                f"mutation_probability must be in 0 to 1; got {self.mutation_probability}"
             )
         if faults:
             raise InvalidConfigError("search settings: " + "; ".join(faults))
