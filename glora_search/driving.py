@@ -134,18 +134,26 @@ def launch(
 
 
 def resume(
-    name: str, *, storage: str | None = None, progress: Progress | None = None
+    name: str,
+    *,
+    storage: str | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
 ) -> SearchResult:
     """Go on with a study where the database says it stopped; a finished one is only exported if it
     is not.
 
-    Arguments and errors as in `launch`; besides, FingerprintError where backbone, data or supernet
-    are not what they were.
+    `address` is the Ray to join, where it is not the one of the study file. Other arguments and
+    errors as in `launch`; besides, FingerprintError where backbone, data or supernet are not what
+    they were.
     """
     progress = progress or Silent()
     with Database.open(resolve_storage(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
         file = study_of(record)
+        if address is not None:
+            cluster = file.cluster.model_copy(update={"address": address})
+            file = file.model_copy(update={"cluster": cluster})
         workers = _workers(file, stack)
         materials = prepare(file, progress)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)

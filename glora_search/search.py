@@ -68,6 +68,8 @@ def run_search(
         if on_outcome is not None:
             on_outcome(outcome)
     for generation in range(search.generations + 1):
+        if sum(place[0] == generation for place in recorded) == search.population:
+            continue  # all there: some samplers take long to propose it again
         candidates = proposer.propose(generation, history)
         if not candidates:
             _log.info("generation %d has no new subnet: the search space is exhausted", generation)

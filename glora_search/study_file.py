@@ -369,9 +369,18 @@ def load_study_file(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
         raise StudyFileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{path} is not TOML: {error}") from error
+    apply_overrides(table, overrides)
+    return parse_study(table, origin=str(path))
+
+
+def apply_overrides(table: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Set keys of a study's table, each given as `section.key=value`.
+
+    Raises:
+        StudyFileError: One that is not understood.
+    """
     for override in overrides:
         _set(table, override)
-    return parse_study(table, origin=str(path))
 
 
 def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:

@@ -125,12 +125,13 @@ def load_checkpoint(
     if not path.is_file():
         raise BackboneError(f"backbone.checkpoint {str(path)!r} is not a file")
     try:
-        file_classes = _classes_in(path, architecture)
-        overlay = {"file": str(path), "num_classes": file_classes, "label_offset": 0}
-        overlay["custom_load"] = path.suffix == ".npz"
-        # Built with the file's number of classes, timm loads strictly: a foreign file is an error.
-        model: Any = replace(architecture, num_classes=file_classes).build(
-            drop_path=drop_path, seed=seed, pretrained=True, pretrained_cfg_overlay=overlay
+        # Told the file's own number of classes, timm loads strictly: a foreign file is an error.
+        overlay = _facts_of(path, architecture)
+        model: Any = replace(architecture, num_classes=overlay["num_classes"]).build(
+            drop_path=drop_path,
+            seed=seed,
+            pretrained=True,
+            pretrained_cfg_overlay={"file": str(path), "label_offset": 0, **overlay},
         )
     except (BackboneError, OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
@@ -143,17 +144,34 @@ def load_checkpoint(
     return network
 
 
-def _classes_in(path: Path, architecture: Architecture) -> int:
-    """The number of classes of the head stored in a checkpoint; 0 where there is none."""
+def _facts_of(path: Path, architecture: Architecture) -> dict[str, Any]:
+    """What timm's configuration should say of a checkpoint: its classes (0: no head), its
+    channels.
+    """
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return int(arrays["head/bias"].shape[0]) if "head/bias" in arrays.files else 0
-    state: dict[str, Tensor] = timm.models.load_state_dict(str(path), weights_only=True)
+            classes = arrays["head/bias"].shape[0] if "head/bias" in arrays.files else 0
+            channels = arrays["embedding/kernel"].shape[2]  # (h, w, c, o)
+    else:
+        state: dict[str, Tensor] = timm.models.load_state_dict(str(path), weights_only=True)
+        with torch.device("meta"):
+            model: Any = replace(architecture, num_classes=1).build()
+        config = model.pretrained_cfg
+        head = (
+            config["classifier"]
+            if isinstance(config["classifier"], str)
+            else config["classifier"][0]
+        )
+        classes = len(state[f"{head}.weight"]) if f"{head}.weight" in state else 0
+        stem = state.get(f"{config.get('first_conv')}.weight")
+        channels = input_size(model)[0] if stem is None else stem.shape[1]
     with torch.device("meta"):
-        names = replace(architecture, num_classes=1).build().pretrained_cfg["classifier"]
-    name = names if isinstance(names, str) else names[0]
-    weight = state.get(f"{name}.weight")
-    return 0 if weight is None else int(weight.shape[0])
+        _, height, width = replace(architecture, num_classes=1).build().pretrained_cfg["input_size"]
+    return {
+        "num_classes": int(classes),
+        "input_size": (int(channels), height, width),
+        "custom_load": path.suffix == ".npz",
+    }
 
 
 def head_names(model: Any) -> list[str]:

@@ -100,7 +100,8 @@ def _connect(address: str | None, pool: WorkerPool) -> None:
         has = " and ".join(f"{total.get(name, 0):g} {name}" for name in needed)
         raise ClusterError(
             f"{pool.workers} workers need {needed['CPU']:g} CPU and {needed['GPU']:g} GPU; the "
-            f"cluster has {has}. Lower cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker"
+            f"cluster has {has}. Lower cluster.workers, cluster.cpus_per_worker or "
+            "cluster.gpus_per_worker"
         )
 
 

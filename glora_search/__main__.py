@@ -1,0 +1,5 @@
+"""`python -m glora_search` is the command line."""
+
+from glora_search.cli import main
+
+main()

@@ -1,0 +1,304 @@
+"""The command line: verbs of a study. Results go to stdout, progress and logs to stderr.
+
+Exit status: 0; 1, it failed, with one clear line; 2, usage or a wrong study file; 130, interrupted
+and resumable. What is slow to import (torch, timm, ray, optuna) is imported by the verb that needs
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from search_spaces.errors import GLoRASearchError
+
+_STORAGE_HELP = (
+    "Database URL, such as sqlite:///studies.db or postgresql://user@host/name. "
+    "[default: $GLORA_SEARCH_STORAGE, else sqlite:///glora-search.db]"
+)
+
+_storage = click.option("--storage", metavar="URL", help=_STORAGE_HELP)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_address = click.option(
+    "--address", help="Ray to join: auto, ray://HOST:PORT. [default: start one on this machine]"
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  glora-search demo                               see the whole path on handwritten digits
+  glora-search example vtab-vit-b16 > study.toml  a commented study file to start from
+  glora-search launch study.toml                  train, search, export
+  glora-search status                             what is in the database
+""",
+)
+@click.version_option(package_name="glora-search")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is going on to stderr.")
+def cli(verbose: bool) -> None:
+    """Search per-layer GLoRA configurations of a vision transformer, and export the best as a plain
+    ViT.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    if not verbose:  # timm and others tell much on the way
+        logging.getLogger().setLevel(logging.ERROR)
+        for name in ("glora_search", "supernet"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@cli.command(
+    short_help="The whole path on built-in data, in two minutes.",
+    epilog="""\b
+Examples:
+  glora-search demo
+  glora-search demo --out /tmp/demo --set search.generations=20
+""",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("glora-search-demo"),
+    show_default=True,
+    help="Folder for all files of the demo.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@_as_json
+def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """The whole path on built-in data: pretrain, supernet, search, export, compare.
+
+    A small vision transformer is pretrained on the handwritten digits 0-4 and adapted to 5-9. Under
+    two minutes on two CPU cores; the pretrained backbone and the supernet are kept for the next
+    time.
+    """
+    from glora_search.demo import run_demo
+    from glora_search.progress import for_stderr
+
+    result = run_demo(out, overrides, progress=for_stderr())
+    _show(result.to_json(), result.render, as_json)
+
+
+@cli.command(short_help="Print a commented study file.")
+@click.argument("name", required=False)
+def example(name: str | None) -> None:
+    """Print a commented study file; without NAME, list those there are."""
+    from glora_search.examples import example_names, load_example
+
+    click.echo("\n".join(example_names()) if name is None else load_example(name), nl=name is None)
+
+
+@cli.command(
+    short_help="Train (or reuse) the supernet, search it, export.",
+    epilog="""\b
+Examples:
+  glora-search launch study.toml
+  glora-search launch study.toml --set search.generations=5 --set study.name=short
+  glora-search launch study.toml --storage postgresql://me@db/studies --address auto
+""",
+)
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the study file.",
+)
+@_storage
+@_address
+@_as_json
+def launch(
+    study: Path, overrides: tuple[str, ...], storage: str | None, address: str | None, as_json: bool
+) -> None:
+    """Train (or reuse) the supernet, search it, and export the winner.
+
+    Ctrl-C stops it; `glora-search resume NAME` goes on where it was.
+    """
+    from glora_search.progress import for_stderr
+    from glora_search.study_file import load_study_file
+
+    if address is not None:
+        overrides = (*overrides, f"cluster.address={json.dumps(address)}")
+    file = load_study_file(study, overrides)
+    from glora_search import driving
+    from glora_search.summary import result_summary
+
+    with _resumable(file.study.name, storage):
+        result = driving.launch(file, storage=storage, progress=for_stderr())
+    summary = result_summary(result)
+    _show(summary.to_json(), summary.render, as_json)
+
+
+@cli.command(
+    short_help="Go on with a study where it stopped.",
+    epilog="""\b
+Example:
+  glora-search resume my-study
+""",
+)
+@click.argument("name")
+@_storage
+@_address
+@_as_json
+def resume(name: str, storage: str | None, address: str | None, as_json: bool) -> None:
+    """Go on with a study where the database says it stopped."""
+    from glora_search import driving
+    from glora_search.progress import for_stderr
+    from glora_search.summary import result_summary
+
+    with _resumable(name, storage):
+        result = driving.resume(name, storage=storage, address=address, progress=for_stderr())
+    summary = result_summary(result)
+    _show(summary.to_json(), summary.render, as_json)
+
+
+@cli.command(
+    short_help="What is in the database, how far, the best so far.",
+    epilog="""\b
+Examples:
+  glora-search status
+  glora-search status my-study --json
+""",
+)
+@click.argument("name", required=False)
+@_storage
+@_as_json
+def status(name: str | None, storage: str | None, as_json: bool) -> None:
+    """What is in the database, how far it is, the best so far."""
+    from glora_search.summary import database_summary, study_summary
+
+    summary = database_summary(storage) if name is None else study_summary(name, storage)
+    _show(summary.to_json(), summary.render, as_json)
+
+
+@cli.command(
+    short_help="Write a subnet as a plain vision transformer.",
+    epilog="""\b
+Examples:
+  glora-search export my-study --out my-vit
+  glora-search export my-study --trial 42 --out my-vit-42
+""",
+)
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where to write: a directory that is new or empty.",
+)
+@click.option("--trial", type=int, help="Number of the trial. [default: the best]")
+@_storage
+@_as_json
+def export(name: str, out: Path, trial: int | None, storage: str | None, as_json: bool) -> None:
+    """Write a subnet as a plain vision transformer that timm alone can load."""
+    from glora_search import driving
+    from glora_search.progress import for_stderr
+    from glora_search.summary import export_summary
+
+    exported = driving.export(name, out, trial=trial, storage=storage, progress=for_stderr())
+    summary = export_summary(exported)
+    _show(summary.to_json(), summary.render, as_json)
+
+
+@cli.command(
+    short_help="Pictures and tables of a study as one HTML file.",
+    epilog="""\b
+Example:
+  glora-search report my-study --out my-study.html
+""",
+)
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The HTML file. [default: NAME.html]",
+)
+@_storage
+def report(name: str, out: Path | None, storage: str | None) -> None:
+    """Write pictures and tables of a study as one HTML file that needs no network."""
+    from glora_search.recording import Database
+    from glora_search.reporting import write_report
+    from glora_search.storage_url import resolve_storage
+
+    path = out or Path(f"{name}.html")
+    with Database.open(resolve_storage(storage), create=False) as database:
+        write_report(database.open_study(name), path)
+    click.echo(path)
+
+
+class _resumable:  # noqa: N801 - reads as a statement
+    """On an interruption, tell how to go on, if there is something to go on with."""
+
+    def __init__(self, name: str, storage: str | None) -> None:
+        self._name, self._storage = name, storage
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGTERM, _interrupt)  # a polite stop is resumable as well
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            return
+        from glora_search.recording import Database
+        from glora_search.storage_url import resolve_storage
+
+        try:
+            with Database.open(resolve_storage(self._storage), create=False) as database:
+                done = database.open_study(self._name).tally().n_complete
+        except GLoRASearchError:
+            _tell("interrupted before anything was recorded; launch again")
+        else:
+            option = f" --storage '{database.shown}'" if self._storage else ""
+            _tell(
+                f"interrupted; {done} subnets are recorded. "
+                f"Go on with: glora-search resume {self._name}{option}"
+            )
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show(document: Any, render: Callable[[], None], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        render()
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stopped:
+        sys.exit(stopped.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _tell("interrupted")
+        sys.exit(130)
+    except GLoRASearchError as error:
+        from glora_search.errors import StudyFileError
+
+        _tell(f"error: {error}")
+        sys.exit(2 if isinstance(error, StudyFileError) else 1)
+
+
+if __name__ == "__main__":
+    main()

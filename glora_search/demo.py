@@ -1,0 +1,217 @@
+"""The demo: the whole path on scikit-learn's handwritten digits, and what it is worth beside
+baselines.
+
+Nothing in it is simulated: it launches the packaged study `digits` as any study is launched, and
+trains the baselines with the same recipe on the same images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from glora_search import driving
+from glora_search.examples import load_example
+from glora_search.prepare import device_of, prepare
+from glora_search.progress import Bar, Progress, Silent
+from glora_search.recording import Database
+from glora_search.reporting import write_report
+from glora_search.study_file import StudyFile, apply_overrides, parse_study
+from glora_search.summary import Summary, export_lines
+from search_spaces import ParamLimits, SearchSpace, SubnetConfig
+from supernet import (
+    EpochEnd,
+    Recipe,
+    Split,
+    Supernet,
+    evaluate_subnets,
+    train_supernet,
+)
+
+_NOTHING: Final = {support: ["none"] for support in "ABCDE"}
+_BASELINES: Final = {
+    "linear probe": _NOTHING,
+    "uniform LoRA, rank 4": {**_NOTHING, "B": ["lora_4"]},
+}
+_RANDOM_SUBNETS: Final = 10
+_SIZE_TOLERANCE: Final = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the demo's table; the names are those that the report reads."""
+
+    what: str
+    n_params: int
+    val_loss: float
+    val_top1: float
+    test_top1: float
+
+
+def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summary:
+    """Run the demo in the folder `out`.
+
+    A demo that was interrupted there is resumed; one that is complete is followed by another study.
+
+    Args:
+        out: Made if it is not there; database, networks, export and report go there.
+        overrides: As in `load_study_file`.
+        progress: Where to report long steps.
+    """
+    started = time.monotonic()
+    out = out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{out / 'studies.db'}"
+    file = _study(out, storage, overrides)
+    if _is_unfinished(storage, file.study.name):
+        progress.note(f"resuming {file.study.name}")
+        result = driving.resume(file.study.name, storage=storage, progress=progress)
+    else:
+        result = driving.launch(file, storage=storage, progress=progress)
+    rows = _compare(result, progress)
+    report = out / f"{result.name}.html"
+    with Database.open(storage, create=False) as database:
+        record = database.open_study(result.name)
+        record.set_attribute("comparison", [dataclasses.asdict(row) for row in rows])
+        write_report(record, report)
+    n_val, test = len(result.materials.val), result.export.test
+    n_test = 0 if test is None else test.n_images
+    return Summary(
+        document={
+            "study": result.name,
+            "evaluated": len(result.outcomes),
+            "comparison": [dataclasses.asdict(row) for row in rows],
+            "export": result.export.summary(),
+            "report": str(report),
+            "storage": storage,
+            "seconds": round(time.monotonic() - started, 1),
+        },
+        title="Digits 0-4 to digits 5-9: "
+        f"{len(result.materials.train)} images to train, {n_val} for val, {n_test} for test",
+        columns=("", "adapter parameters", "val loss", "val top-1", "test top-1"),
+        rows=[
+            (
+                row.what,
+                f"{row.n_params:,}",
+                f"{row.val_loss:.4f}",
+                f"{row.val_top1:.3f}",
+                f"{row.test_top1:.3f}",
+            )
+            for row in rows
+        ],
+        lines=[
+            f"The winner has the lowest val loss of the {len(result.outcomes)} subnets evaluated; a "
+            f"linear head of {result.export.n_params['head']} parameters comes on top of each row.",
+            "",
+            *export_lines(result.export),
+            f"report    {report}",
+            f"database  {storage}",
+            f"took      {time.monotonic() - started:.0f} s",
+        ],
+    )
+
+
+def _study(out: Path, storage: str, overrides: Iterable[str]) -> StudyFile:
+    """The packaged study in this folder, under the first name that is free or unfinished."""
+    table = tomllib.loads(load_example("digits"))
+    table["study"]["directory"] = str(out)
+    apply_overrides(table, overrides)
+    name = table["study"]["name"]
+    file = parse_study(table, origin="the demo's study")
+    number = 1
+    while _is_complete(storage, file.study.name):
+        number += 1
+        table["study"]["name"] = f"{name}-{number}"
+        file = parse_study(table, origin="the demo's study")
+    return file
+
+
+def _status(storage: str, name: str) -> str | None:
+    with Database.open(storage, create=True) as database:
+        found = [s.attributes.get("status") for s in database.list_studies() if s.name == name]
+    return found[0] if found else None
+
+
+def _is_complete(storage: str, name: str) -> bool:
+    return _status(storage, name) == "complete"
+
+
+def _is_unfinished(storage: str, name: str) -> bool:
+    return _status(storage, name) not in (None, "complete")
+
+
+def _compare(result: driving.SearchResult, progress: Progress) -> list[Row]:
+    """The winner beside random subnets of its size and what one would have done without a
+    search.
+    """
+    materials = result.materials
+    val, test = materials.val, materials.test_split(progress)
+    winner = result.winner.candidate
+    rows = [_row("winner of the search", result.supernet, [winner.subnet], val, test)]
+    window = int(_SIZE_TOLERANCE * winner.n_params)
+    limits = ParamLimits(winner.n_params - window, winner.n_params + window)
+    randoms = [
+        materials.space.sample(random.Random(f"demo/{k}"), limits) for k in range(_RANDOM_SUBNETS)
+    ]
+    rows.append(
+        _row(f"random subnet (mean of {_RANDOM_SUBNETS})", result.supernet, randoms, val, test)
+    )
+    recipe = Recipe(**materials.file.supernet.recipe_fields())
+    with progress.bar("training the baselines", len(_BASELINES) * recipe.epochs) as bar:
+        for k, (what, choices) in enumerate(_BASELINES.items()):
+            baseline = _baseline(result, choices, recipe, _shifted(bar, k * recipe.epochs))
+            subnet = baseline.space.min_subnet()
+            rows.append(_row(what, baseline, [subnet], val, test))
+    return rows
+
+
+def _baseline(
+    result: driving.SearchResult,
+    choices: dict[str, list[str]],
+    recipe: Recipe,
+    on_epoch: Callable[[EpochEnd], None],
+) -> Supernet:
+    """One configuration for all layers, trained as the supernet is: a space of a single subnet."""
+    materials = prepare(result.materials.file, Silent())  # the search's backbone is a supernet now
+    space = SearchSpace(materials.space.layers, choices)
+    device = device_of(materials.file)
+    supernet = Supernet(materials.backbone, space).to(device)
+    train_supernet(
+        supernet,
+        materials.train.to(device),
+        recipe,
+        seed=materials.file.study.seed,
+        on_epoch=on_epoch,
+    )
+    return supernet
+
+
+def _shifted(bar: Bar, by: int) -> Callable[[EpochEnd], None]:
+    return lambda end: bar.update(by + end.epoch, f"loss {end.loss:.3f}")
+
+
+def _row(
+    what: str, supernet: Supernet, subnets: Sequence[SubnetConfig], val: Split, test: Split
+) -> Row:
+    """Means over `subnets`, on the supernet's device."""
+    device = next(supernet.parameters()).device
+    on_val = evaluate_subnets(supernet, subnets, val.to(device))
+    on_test = evaluate_subnets(supernet, subnets, test.to(device))
+    return Row(
+        what=what,
+        n_params=round(_mean(supernet.space.n_params(subnet) for subnet in subnets)),
+        val_loss=_mean(evaluation.loss for evaluation in on_val),
+        val_top1=_mean(evaluation.top1 for evaluation in on_val),
+        test_top1=_mean(evaluation.top1 for evaluation in on_test),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
