@@ -1,0 +1,18 @@
+"""What records a search: Optuna's database, one trial a subnet, one process a study."""
+
+from glora_search.recording.database import Database, StudySummary, check_study_name
+from glora_search.recording.lease import Holder, Lease
+from glora_search.recording.store import Tally
+from glora_search.recording.study_record import StudyRecord
+from glora_search.recording.trial_codec import JSON
+
+__all__ = [
+    "JSON",
+    "Database",
+    "Holder",
+    "Lease",
+    "StudyRecord",
+    "StudySummary",
+    "Tally",
+    "check_study_name",
+]

@@ -1,0 +1,209 @@
+"""Open a database through Optuna's RDBStorage: one clear error for whatever is wrong with it.
+
+Durability. A committed transaction is on the disk. PostgreSQL does that by itself (unless its
+administrator turned `synchronous_commit` off). For SQLite every connection runs with
+`synchronous=EXTRA`, which syncs the file and its folder at each commit. The journal stays SQLite's
+own default and not the write-ahead log: the log must not be used over a network file system, where
+the home folders of a cluster often lie, and leaves files beside the database that a copy would
+miss. What it would bring, writing while others read, is worth little to one writer that commits
+every few seconds and is ready to wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+import sqlalchemy as sa
+
+from glora_search.errors import StorageError
+from glora_search.recording.urls import DatabaseURL, parse_url
+
+_log = logging.getLogger(__name__)
+
+_OPTUNA_TABLES: Final = frozenset({"alembic_version", "studies", "trials", "version_info"})
+_CREATE_ATTEMPTS: Final = 10
+_RETRY_S: Final = 0.2
+_BUSY_TIMEOUT_S: Final = 60
+
+
+class Connection:
+    """An open database, and the two kinds of transactions on it.
+
+    Every error of SQLAlchemy, its drivers and Optuna's storage becomes a StorageError of one line,
+    which names the database and never its password. Safe to use from several threads.
+
+    Args:
+        text: The database's URL.
+        create: Whether to make the SQLite file and Optuna's tables where they are missing.
+
+    Raises:
+        StorageError: The URL is not accepted, the driver is missing, the database does not answer
+            or is none; or, unless `create`, it is not there or holds no tables of Optuna's.
+    """
+
+    def __init__(self, text: str, *, create: bool) -> None:
+        self._url = parse_url(text)
+        file = self._url.sqlite_file
+        if file is not None:
+            _check_file(file, self._url, create=create)
+        self._probe(create=create)
+        self.storage = self._open_storage(create=create)
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed."""
+        return self._url.shown
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of Optuna's storage."""
+        engine: sa.Engine = self.storage.engine
+        return engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is an SQLite file."""
+        return self._url.sqlite_file is not None
+
+    def close(self) -> None:
+        """Close all pooled connections; the object is of no use afterwards."""
+        self.storage.remove_session()
+        self.engine.dispose()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what the database raises inside the block into a StorageError of one line."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise StorageError(f"{self.shown}: {self._told(error)}") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that will write: durable as a whole when the block ends, or undone."""
+        with self.errors(), self.engine.begin() as connection:
+            if self.is_sqlite:
+                # Taking the write lock first lets what is read here be relied on for what is
+                # written; a transaction that reads first and writes later can be refused half-way.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction whose statements all see the database as it was at one moment."""
+        with self.errors(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    def now(self, connection: sa.Connection | None = None) -> float:
+        """The database's clock, seconds since 1970 UTC (an SQLite file has that of the host).
+
+        Args:
+            connection: A transaction to ask in; None for one of its own.
+        """
+        if connection is None:
+            with self.reading() as own:
+                return self.now(own)
+        clock = (
+            "SELECT (julianday('now') - 2440587.5) * 86400.0"
+            if self.is_sqlite
+            else "SELECT extract(epoch FROM clock_timestamp())"
+        )
+        return float(connection.exec_driver_sql(clock).scalar_one())
+
+    def _probe(self, *, create: bool) -> None:
+        """Connect once: what is no database, or not ours, is told before anything is made."""
+        engine = self._engine()
+        try:
+            with self.errors():
+                tables = set(sa.inspect(engine).get_table_names())
+        finally:
+            engine.dispose()
+        if not create and not tables >= _OPTUNA_TABLES:
+            raise StorageError(
+                f"{self.shown} holds no studies: Optuna's tables are not there; check the URL, or "
+                "launch a study, which makes them"
+            )
+
+    def _engine(self) -> sa.Engine:
+        try:
+            return sa.create_engine(self._url.url, **self._engine_options())
+        except ImportError as error:
+            raise StorageError(
+                f"{self.shown} needs the driver psycopg 3, which is not installed ({error}); "
+                "install it with: pip install 'glora-search[postgres]'"
+            ) from error
+
+    def _engine_options(self) -> dict[str, Any]:
+        if self.is_sqlite:
+            return {"connect_args": {"timeout": _BUSY_TIMEOUT_S, "factory": _DurableConnection}}
+        # A server that has gone away is noticed: at once when connecting, after a minute when it
+        # falls silent in the middle. What the URL says goes first.
+        arguments = {
+            "connect_timeout": 10,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
+        arguments = {k: v for k, v in arguments.items() if k not in self._url.url.query}
+        return {"pool_pre_ping": True, "connect_args": arguments}
+
+    def _open_storage(
+        self, *, create: bool, attempts: int = _CREATE_ATTEMPTS
+    ) -> optuna.storages.RDBStorage:
+        text = self._url.url.render_as_string(hide_password=False)
+        # Optuna takes the URL for a format string.
+        text = text.replace("{", "{{").replace("}", "}}")
+        try:
+            return optuna.storages.RDBStorage(
+                text, engine_kwargs=self._engine_options(), skip_table_creation=not create
+            )
+        except RuntimeError as error:  # Optuna's word for tables of another version
+            raise StorageError(f"{self.shown}: {self._told(error)}") from error
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            # Two processes that create the tables at the same moment trip over each other. Tables
+            # that are there already are left alone, so that trying again is enough.
+            if not create or attempts == 1:
+                raise StorageError(f"{self.shown}: {self._told(error)}") from error
+            _log.debug("creating the tables of %s again: %s", self.shown, self._told(error))
+        time.sleep(_RETRY_S)
+        return self._open_storage(create=create, attempts=attempts - 1)
+
+    def _told(self, error: BaseException) -> str:
+        """What the driver said, on one line, without the statement and its parameters."""
+        if isinstance(error, optuna.exceptions.StorageInternalError):
+            error = error.__cause__ or error
+        if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+            error = error.orig
+        message, _, _ = str(error).partition("\nLINE ")  # where PostgreSQL repeats the statement
+        return self._url.scrub(message) or type(error).__name__
+
+
+class _DurableConnection(sqlite3.Connection):
+    """A connection on which a commit outlives a power cut."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA synchronous=EXTRA").close()
+
+
+def _check_file(file: Path, url: DatabaseURL, *, create: bool) -> None:
+    if file.is_dir():
+        raise StorageError(f"{url.shown}: {file} is a folder; give the path of a file")
+    if not create and not file.is_file():
+        raise StorageError(
+            f"{url.shown}: there is no file {file}; check the path and the working directory "
+            f"({Path.cwd()}), or launch a study, which makes it"
+        )
+    if not file.parent.is_dir():
+        raise StorageError(f"{url.shown}: there is no folder {file.parent}; make it first")

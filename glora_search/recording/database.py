@@ -1,0 +1,231 @@
+"""The database: studies by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from glora_search.errors import StorageError, StudyFileError, StudyNotFoundError
+from glora_search.recording import public_store
+from glora_search.recording.connection import Connection
+from glora_search.recording.lease import Holder
+from glora_search.recording.store import RESERVED, StudyStore
+from glora_search.recording.study_record import StudyRecord, check_attribute
+from glora_search.recording.trial_codec import JSON
+from glora_search.records import Fitness
+from search_spaces import InvalidConfigError, SearchSpace
+
+KNOWN_SCHEMAS: Final = frozenset({"v3.2.0.a"})
+"""The revisions of Optuna's schema whose tables are written directly; of Optuna 5."""
+
+_FORMAT_KEY: Final = f"{RESERVED}format"
+_SPACE_KEY: Final = f"{RESERVED}space"
+_FITNESS_KEY: Final = f"{RESERVED}fitness"
+_FORMAT: Final = 1
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """What `status` says of a study.
+
+    Args:
+        name: The study's name.
+        fitness: What it optimises.
+        n_complete: Subnets evaluated.
+        n_failed: Evaluations that failed.
+        best_value: The best fitness so far; None before the first complete evaluation.
+        attributes: What was stored with the study, such as its status.
+        holder: The process that drives it now; None where none does.
+    """
+
+    name: str
+    fitness: Fitness
+    n_complete: int
+    n_failed: int
+    best_value: float | None
+    attributes: dict[str, Any]
+    holder: Holder | None
+
+
+class Database:
+    """An Optuna database that holds our studies, possibly among others.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/NAME`.
+        create: Whether to make the SQLite file and Optuna's tables where they are missing.
+        known_schemas: Schema revisions whose tables are written directly; for any other, Optuna's
+            public calls are used.
+
+    Raises:
+        StorageError: The database is not there, does not answer, or is none.
+    """
+
+    def __init__(
+        self, url: str, *, create: bool = True, known_schemas: Collection[str] = KNOWN_SCHEMAS
+    ) -> None:
+        self._connection = Connection(url, create=create)
+        with self._connection.errors():
+            # Optuna opens a database of its own version only, so this is also Optuna's.
+            version = self._connection.storage.get_current_version()
+        self._fast = version in known_schemas
+
+    @classmethod
+    def open(
+        cls, url: str, create: bool, *, known_schemas: Collection[str] = KNOWN_SCHEMAS
+    ) -> Database:
+        """The database at `url`; with `create` False nothing is created that is not there."""
+        return cls(url, create=create, known_schemas=known_schemas)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed: without its password."""
+        return self._connection.shown
+
+    @property
+    def writes_tables(self) -> bool:
+        """Whether the schema is a known one, so that Optuna's tables are written directly."""
+        return self._fast
+
+    def close(self) -> None:
+        """Close all connections; the object and its records are of no use afterwards."""
+        self._connection.close()
+
+    def create_study(
+        self,
+        name: str,
+        *,
+        space: SearchSpace,
+        fitness: Fitness,
+        attributes: Mapping[str, JSON],
+    ) -> StudyRecord:
+        """Create a study.
+
+        Args:
+            name: See `check_study_name`.
+            space: What its subnets are chosen from; stored with it.
+            fitness: What it optimises; stored with it.
+            attributes: More to store with it: anything that JSON can hold.
+
+        Raises:
+            StudyFileError: The name is not a legal one.
+            StudyExistsError: There is one of that name; it need not be ours.
+            StorageError: An attribute cannot be stored, or the database fails.
+        """
+        check_study_name(name)
+        for key, value in attributes.items():
+            check_attribute(key, value)
+        stored: dict[str, JSON] = {
+            **attributes,
+            _SPACE_KEY: json.loads(space.to_json()),
+            _FITNESS_KEY: str(fitness),
+            _FORMAT_KEY: _FORMAT,  # the last: what is ours is complete
+        }
+        if self._fast:
+            from glora_search.recording import table_store
+
+            create = table_store.create_study
+        else:
+            create = public_store.create_study
+        create(self._connection, name, fitness=fitness, attributes=stored)
+        return self.open_study(name)
+
+    def open_study(self, name: str) -> StudyRecord:
+        """The study called `name`.
+
+        Raises:
+            StudyNotFoundError: There is none that is ours; the message names the nearest ones.
+            StorageError: What is stored with it cannot be read, or the database fails.
+        """
+        studies = self._studies()
+        if name not in studies:
+            raise StudyNotFoundError(self._not_found(name, list(studies)))
+        return self._record(name, *studies[name])
+
+    def list_studies(self) -> list[StudySummary]:
+        """All studies of ours, the oldest first."""
+        summaries = []
+        for name, (study_id, attributes) in self._studies().items():
+            record = self._record(name, study_id, attributes)
+            tally = record.tally()
+            summaries.append(
+                StudySummary(
+                    name=name,
+                    fitness=record.fitness,
+                    n_complete=tally.n_complete,
+                    n_failed=tally.n_failed,
+                    best_value=tally.best_value,
+                    attributes={k: v for k, v in attributes.items() if not k.startswith(RESERVED)},
+                    holder=record.holder,
+                )
+            )
+        return summaries
+
+    def _studies(self) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Name to Optuna's key and all user attributes, of the studies that are ours."""
+        with self._connection.errors():
+            studies = self._connection.storage.get_all_studies()
+        return {
+            study.study_name: (study._study_id, study.user_attrs)
+            for study in studies
+            if _FORMAT_KEY in study.user_attrs and _NAME.fullmatch(study.study_name)
+        }
+
+    def _record(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> StudyRecord:
+        if attributes[_FORMAT_KEY] != _FORMAT:
+            raise StorageError(
+                f"study {name!r} is stored in format {attributes[_FORMAT_KEY]!r}; this version "
+                f"reads format {_FORMAT}: update glora-search"
+            )
+        try:
+            space = SearchSpace.from_json(json.dumps(attributes[_SPACE_KEY]))
+            fitness = Fitness(attributes[_FITNESS_KEY])
+        except (KeyError, ValueError, InvalidConfigError) as error:
+            raise StorageError(f"study {name!r} is damaged: {error}") from error
+        return StudyRecord(
+            self._store(name, study_id, space=space, fitness=fitness),
+            name=name,
+            space=space,
+            fitness=fitness,
+        )
+
+    def _store(
+        self, name: str, study_id: int, *, space: SearchSpace, fitness: Fitness
+    ) -> StudyStore:
+        if self._fast:
+            from glora_search.recording.table_store import TableStore
+
+            return TableStore(self._connection, study_id, name=name, space=space, fitness=fitness)
+        return public_store.PublicStore(self._connection, name=name, space=space, fitness=fitness)
+
+    def _not_found(self, name: str, names: list[str]) -> str:
+        if not names:
+            return f"no study {name!r} in {self.shown}: it holds no studies yet"
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"nearest: {', '.join(near)}" if near else f"it holds: {', '.join(names[-10:])}"
+        return f"no study {name!r} in {self.shown}; {hint}"
+
+
+def check_study_name(name: str) -> None:
+    """Raise StudyFileError unless `name` can name a study, and a folder in its place."""
+    if not _NAME.fullmatch(name):
+        raise StudyFileError(
+            f"a study cannot be called {name!r}; accepted: 1 to 200 letters, digits, '.', '_' and "
+            "'-', not beginning with '.'"
+        )

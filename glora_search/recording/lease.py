@@ -1,0 +1,276 @@
+"""The lease of a study: one process drives it at a time.
+
+The lease is one study user attribute, so that the schema stays Optuna's own. It names its holder
+and the time, on the database's clock, until which it lasts. Taking it, renewing it and giving it
+back are each a compare-and-swap of that row. A daemon thread renews it three times within its
+duration. It can be taken over when it has run out, and at once when its holder was a process of
+this machine that is no more. What makes this safe is fencing: every write checks, in its own
+transaction, that the row still carries the writer's token. So a process that slept through its
+lease cannot write into a study that went on without it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from glora_search.errors import StorageError, StudyHeldError
+from glora_search.recording.store import FREE
+
+_log = logging.getLogger(__name__)
+
+_SAME_START_S = 2.0  # clock adjustments move a process's computed start time by this much
+_TAKE_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a study, and for how long.
+
+    Args:
+        token: Random, one a lease: what a write is checked against.
+        host: The host's name.
+        pid: The process's id.
+        machine: Identifies the running system within which `pid` means something.
+        process_started: Start of the process on its host's clock, seconds since 1970 UTC.
+        since: When the lease was taken, on the database's clock, seconds since 1970 UTC.
+        until: When it runs out unless it is renewed, on the same clock.
+    """
+
+    token: str
+    host: str
+    pid: int
+    machine: str
+    process_started: float
+    since: float
+    until: float
+
+    @classmethod
+    def this_process(cls, *, now: float, ttl_s: float) -> Holder:
+        """This process as the holder of a new lease."""
+        return cls(
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            machine=_machine(),
+            process_started=psutil.Process().create_time(),
+            since=now,
+            until=now + ttl_s,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Holder | None:
+        """The holder that the text of a lease row names; None where the study is free.
+
+        Raises:
+            StorageError: The text is no lease.
+        """
+        if text is None or text == FREE:
+            return None
+        try:
+            record = json.loads(text)
+            return cls(
+                token=str(record["token"]),
+                host=str(record["host"]),
+                pid=int(record["pid"]),
+                machine=str(record["machine"]),
+                process_started=float(record["process_started"]),
+                since=float(record["since"]),
+                until=float(record["until"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"the lease of the study cannot be read: {error}") from error
+
+    def to_json(self) -> str:
+        """The text of the lease row."""
+        return json.dumps(asdict(self))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+    def is_over(self, now: float) -> bool:
+        """Whether the lease may be taken over.
+
+        Args:
+            now: The database's clock.
+        """
+        return now >= self.until or self.is_dead
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process is known to be no more; False for one on another machine."""
+        if self.machine != _machine():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            started = float(process.create_time())
+            return abs(started - self.process_started) > _SAME_START_S
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+
+class LeaseRow(Protocol):
+    """The part of a StudyStore that a lease needs."""
+
+    def read_lease(self) -> tuple[str | None, float]:
+        """The row's text (None where there is no row), and the database's clock."""
+        ...
+
+    def swap_lease(self, old: str | None, new: str) -> bool:
+        """Replace the row's text if it still is `old`; returns whether it was."""
+        ...
+
+
+class Lease:
+    """A lease that is held, until `release`. Made by `Lease.take`.
+
+    Attributes:
+        holder: This process, with the token that writes are checked against.
+    """
+
+    def __init__(self, row: LeaseRow, *, study: str, holder: Holder, ttl_s: float) -> None:
+        self.holder = holder
+        self._row = row
+        self._study = study
+        self._ttl_s = ttl_s
+        self._lost = threading.Event()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease of {study}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def take(cls, row: LeaseRow, *, study: str, ttl_s: float) -> Lease:
+        """Take the lease, and keep renewing it.
+
+        Args:
+            row: The study's lease row.
+            study: The study's name, for messages.
+            ttl_s: Seconds that the lease outlives its last renewal.
+
+        Raises:
+            StudyHeldError: Another process, or another part of this one, holds the study.
+            StorageError: The database fails.
+        """
+        for _ in range(_TAKE_ATTEMPTS):
+            text, now = row.read_lease()
+            before = Holder.from_json(text)
+            if before is not None and not before.is_over(now):
+                raise StudyHeldError(_refusal(study, before))
+            holder = Holder.this_process(now=now, ttl_s=ttl_s)
+            if row.swap_lease(text, holder.to_json()):
+                if before is not None:
+                    _log.warning(
+                        "study %r: taken over from %s, %s",
+                        study,
+                        before,
+                        "which is no more" if before.is_dead else "whose lease ran out",
+                    )
+                return cls(row, study=study, holder=holder, ttl_s=ttl_s)
+        raise StudyHeldError(f"study {study!r}: other processes take and leave it; try again")
+
+    @property
+    def token(self) -> str:
+        """What a write under this lease is checked against."""
+        return self.holder.token
+
+    @property
+    def lost(self) -> bool:
+        """Whether the renewing thread found that the lease is another's; it never comes back."""
+        return self._lost.is_set()
+
+    def release(self) -> None:
+        """Give the lease back, unless it is another's by now; a failing database is only logged."""
+        self._released.set()
+        self._thread.join()
+        try:
+            self._swap(lambda _holder, _now: FREE)
+        except StorageError as error:
+            _log.warning(
+                "study %r: its lease could not be given back (%s); it runs out within %g s, and "
+                "for this machine when this process ends",
+                self._study,
+                error,
+                self._ttl_s,
+            )
+
+    def _keep(self) -> None:
+        """Renew until released or lost. A database that does not answer is asked again."""
+        while not self._released.wait(self._ttl_s / 3):
+            try:
+                held = self._swap(
+                    lambda holder, now: replace(holder, until=now + self._ttl_s).to_json()
+                )
+            except StorageError as error:
+                _log.warning("study %r: its lease could not be renewed: %s", self._study, error)
+                continue
+            if not held:
+                _log.error("study %r: its lease was lost to another process", self._study)
+                self._lost.set()
+                return
+
+    def _swap(self, new: Callable[[Holder, float], str]) -> bool:
+        """Replace the row where it still carries the token; returns whether it did.
+
+        The row is read first, rather than remembered: after a connection that broke during a commit
+        nobody knows which text it has.
+        """
+        text, now = self._row.read_lease()
+        holder = Holder.from_json(text)
+        if holder is None or holder.token != self.token:
+            return False
+        return self._row.swap_lease(text, new(holder, now))
+
+
+def check_token(text: str | None, *, token: str, study: str) -> None:
+    """Raise StudyHeldError unless `text`, of the lease row, carries `token`."""
+    holder = Holder.from_json(text)
+    if holder is None:
+        raise StudyHeldError(
+            f"study {study!r}: this process no longer holds it and may not write; resume the study"
+        )
+    if holder.token != token:
+        raise StudyHeldError(
+            f"study {study!r}: this process lost its lease, so it may not write; {_held_by(holder)}"
+        )
+
+
+def _refusal(study: str, holder: Holder) -> str:
+    return (
+        f"study {study!r} is driven by another process: {_held_by(holder)} and is renewed while "
+        f"that process lives; wait for it, or stop process {holder.pid} on {holder.host}"
+    )
+
+
+def _held_by(holder: Holder) -> str:
+    since, until = (
+        datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        for t in (holder.since, holder.until)
+    )
+    return f"{holder} holds it since {since}; its lease lasts until {until}"
+
+
+def _machine() -> str:
+    """A name for this running system: the place where a process id means one process.
+
+    A host name is none: two containers can share one, each with a process 1.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux: no containers that share a host name either
+        return socket.gethostname()

@@ -1,0 +1,160 @@
+"""The slow store: Optuna's public calls alone, for schema versions that the fast one does not know.
+
+What it cannot promise, because Optuna has no such call:
+
+- A batch is not one transaction. Each trial is: a flush that is interrupted leaves whole trials.
+- The lease is best effort. It is read, written and read again, so that two processes which take it
+  within the same instant can both believe that they hold it; and it is checked before each trial,
+  not in the same transaction.
+- A trial of 240 genes takes a third of a second, and reading a thousand back takes many seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from glora_search.errors import StorageError, StudyExistsError
+from glora_search.recording.connection import Connection
+from glora_search.recording.lease import check_token
+from glora_search.recording.store import LEASE_KEY, Tally
+from glora_search.recording.trial_codec import JSON, MARK, decode, encode, unrecorded
+from glora_search.records import Fitness, Outcome
+from search_spaces import InvalidConfigError, SearchSpace, SubnetConfig
+
+_ENDED = (TrialState.COMPLETE, TrialState.FAIL)
+
+
+def create_study(
+    connection: Connection, name: str, *, fitness: Fitness, attributes: Mapping[str, JSON]
+) -> None:
+    """Create a study, then its attributes; where one cannot be written, the study is deleted.
+
+    Raises:
+        StudyExistsError: Optuna has a study of that name.
+    """
+    with connection.errors():
+        try:
+            study = optuna.create_study(
+                study_name=name,
+                storage=connection.storage,
+                direction=StudyDirection[fitness.direction.upper()],
+            )
+        except optuna.exceptions.DuplicatedStudyError as error:
+            raise StudyExistsError(f"study {name!r} exists in {connection.shown}") from error
+        try:
+            for key, value in attributes.items():
+                study.set_user_attr(key, value)
+        except BaseException:
+            optuna.delete_study(study_name=name, storage=connection.storage)
+            raise
+
+
+class PublicStore:
+    """A StudyStore on Optuna's public calls: the contract of the protocol, but for the above.
+
+    Args:
+        connection: The open database.
+        name: The study's name.
+        space: What the study's subnets are chosen from.
+        fitness: What the study optimises.
+    """
+
+    def __init__(
+        self, connection: Connection, *, name: str, space: SearchSpace, fitness: Fitness
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._space = space
+        self._fitness = fitness
+        self._distributions: dict[str, BaseDistribution] = {
+            gene.name: CategoricalDistribution(gene.choices) for gene in space.genes
+        }
+        with connection.errors():
+            self._study = optuna.load_study(study_name=name, storage=connection.storage)
+
+    def attributes(self) -> dict[str, Any]:  # noqa: D102 - told by StudyStore
+        with self._connection.errors():
+            return self._study.user_attrs
+
+    def set_attribute(self, key: str, value: JSON, *, token: str | None) -> None:  # noqa: D102
+        if token is not None:
+            self._fence(token)
+        with self._connection.errors():
+            self._study.set_user_attr(key, value)
+
+    def append(self, outcomes: Sequence[Outcome], *, token: str) -> int:  # noqa: D102
+        trials = {outcome: self._frozen(outcome) for outcome in outcomes}
+        recorded = {
+            (trial.user_attrs[MARK], trial.user_attrs["index"]): trial.user_attrs["digest"]
+            for trial in self._ours()
+        }
+        fresh = unrecorded(outcomes, recorded)
+        self._fence(token)  # also where nothing is new
+        for outcome in fresh:
+            self._fence(token)
+            with self._connection.errors():
+                self._study.add_trial(trials[outcome])
+        return len(fresh)
+
+    def trials(self) -> dict[int, Outcome]:  # noqa: D102
+        return {trial.number: self._decode(trial) for trial in self._ours()}
+
+    def tally(self) -> Tally:  # noqa: D102
+        trials = self._ours()
+        values = [trial.value for trial in trials if trial.value is not None]
+        best = min if self._fitness.direction == "minimize" else max
+        n_failed = sum(trial.state is TrialState.FAIL for trial in trials)
+        return Tally(
+            n_complete=len(trials) - n_failed,
+            n_failed=n_failed,
+            best_value=best(values, default=None),
+        )
+
+    def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
+        attributes = self.attributes()
+        text = json.dumps(attributes[LEASE_KEY]) if LEASE_KEY in attributes else None
+        return text, self._connection.now()
+
+    def swap_lease(self, old: str | None, new: str) -> bool:  # noqa: D102
+        if self.read_lease()[0] != old:
+            return False
+        with self._connection.errors():
+            self._study.set_user_attr(LEASE_KEY, json.loads(new))
+        return self.read_lease()[0] == new
+
+    def _ours(self) -> list[FrozenTrial]:
+        with self._connection.errors():
+            trials = self._study.get_trials(deepcopy=False, states=_ENDED)
+        return [trial for trial in trials if MARK in trial.user_attrs]
+
+    def _fence(self, token: str) -> None:
+        check_token(self.read_lease()[0], token=token, study=self._name)
+
+    def _frozen(self, outcome: Outcome) -> FrozenTrial:
+        genome = self._space.encode(outcome.candidate.subnet)
+        trial = optuna.trial.create_trial(
+            state=TrialState.FAIL if outcome.failed else TrialState.COMPLETE,
+            value=self._fitness.score(outcome),
+            params=dict(zip(self._distributions, genome, strict=True)),
+            distributions=self._distributions,
+            user_attrs=dict(encode(outcome)),
+        )
+        trial.datetime_complete = datetime.now()
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=outcome.eval_s)
+        return trial
+
+    def _decode(self, trial: FrozenTrial) -> Outcome:
+        try:
+            return decode(trial.user_attrs, SubnetConfig.from_params(trial.params))
+        except (StorageError, InvalidConfigError) as error:
+            raise StorageError(
+                f"study {self._name!r}, trial {trial.number} is damaged: {error}"
+            ) from error

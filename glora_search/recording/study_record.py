@@ -1,0 +1,137 @@
+"""One study in the database, as the search loop sees it: a lease, a flush, a history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from glora_search.errors import StorageError, StudyHeldError
+from glora_search.recording.lease import Holder, Lease
+from glora_search.recording.store import RESERVED, StudyStore, Tally
+from glora_search.recording.trial_codec import JSON
+from glora_search.records import Fitness, Outcome
+from search_spaces import SearchSpace
+
+
+class StudyRecord:
+    """One study. Made by `Database.create_study` and `Database.open_study`.
+
+    Attributes:
+        name: The study's name.
+        space: What its subnets are chosen from, as stored with the study.
+        fitness: What it optimises.
+    """
+
+    def __init__(
+        self, store: StudyStore, *, name: str, space: SearchSpace, fitness: Fitness
+    ) -> None:
+        self.name = name
+        self.space = space
+        self.fitness = fitness
+        self._store = store
+        self._lease: Lease | None = None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What `create_study` and `set_attribute` were given, as the database has it now."""
+        return {
+            key: value
+            for key, value in self._store.attributes().items()
+            if not key.startswith(RESERVED)
+        }
+
+    def set_attribute(self, key: str, value: JSON) -> None:
+        """Write one attribute, at once.
+
+        Within `hold` it is fenced like a flush; outside of it anybody may write.
+
+        Raises:
+            StorageError: A reserved key, a value that JSON cannot hold, or the database fails.
+            StudyHeldError: The lease was lost.
+        """
+        check_attribute(key, value)
+        token = None if self._lease is None else self._lease.token
+        self._store.set_attribute(key, value, token=token)
+
+    @contextmanager
+    def hold(self, ttl_s: float = 30.0) -> Iterator[Lease]:
+        """Hold the study while the block runs: no other process can flush into it.
+
+        The lease is renewed by a thread, and given back when the block ends, however it ends.
+
+        Args:
+            ttl_s: Seconds, above 0, that the lease outlives its last renewal. After a crash of this
+                machine others wait that long.
+
+        Raises:
+            StudyHeldError: Another process holds the study; the message says which.
+        """
+        lease = Lease.take(self._store, study=self.name, ttl_s=ttl_s)
+        self._lease = lease
+        try:
+            yield lease
+        finally:
+            self._lease = None
+            lease.release()
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who holds the study; None where it is free, or its holder is known to be no more."""
+        text, now = self._store.read_lease()
+        holder = Holder.from_json(text)
+        return None if holder is None or holder.is_over(now) else holder
+
+    def flush(self, outcomes: Sequence[Outcome]) -> int:
+        """Record a batch in one transaction: all of it is durable afterwards, or nothing is.
+
+        Offering an outcome again is harmless: a (generation, index) that is recorded already keeps
+        its first outcome. Not to be called from two threads at once.
+
+        Args:
+            outcomes: Any number of outcomes, recorded in this order.
+
+        Returns:
+            How many were not yet recorded.
+
+        Raises:
+            StudyHeldError: Outside of `hold`, or the lease was lost to another process.
+            StorageError: The database fails, an outcome holds numbers that are not finite, or
+                another subnet is recorded at its place. Nothing of the batch is recorded.
+            InvalidConfigError: A subnet is not of the study's search space. Nothing is recorded.
+        """
+        if self._lease is None:
+            raise StudyHeldError(
+                f"study {self.name!r} is not held by this process: flush within `record.hold()`"
+            )
+        return self._store.append(outcomes, token=self._lease.token) if outcomes else 0
+
+    def history(self) -> list[Outcome]:
+        """Everything recorded, sorted by (generation, index)."""
+        return sorted(self._store.trials().values(), key=lambda outcome: outcome.candidate.place)
+
+    def trials(self) -> dict[int, Outcome]:
+        """Everything recorded, by Optuna's trial number: what a person reads in the dashboard."""
+        return self._store.trials()
+
+    def best(self) -> Outcome | None:
+        """The best outcome by `Fitness.rank`; None where every one failed, or there is none."""
+        complete = [outcome for outcome in self._store.trials().values() if not outcome.failed]
+        return min(complete, key=self.fitness.rank, default=None)
+
+    def tally(self) -> Tally:
+        """How many are recorded, and the best value, without reading them."""
+        return self._store.tally()
+
+
+def check_attribute(key: str, value: JSON) -> None:
+    """Raise StorageError unless `key` is free for use and `value` can be stored as JSON."""
+    if key.startswith(RESERVED):
+        raise StorageError(
+            f"study attributes that begin with {RESERVED!r} are reserved; got {key!r}"
+        )
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"study attribute {key!r} cannot be stored as JSON: {error}") from error

@@ -1,0 +1,129 @@
+"""The codec between an Outcome and what its trial carries besides parameters and value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from glora_search.errors import StorageError
+from glora_search.records import Candidate, Outcome
+from search_spaces import SubnetConfig
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+Place: TypeAlias = tuple[int, int]
+
+MARK = "generation"
+"""The attribute that tells a trial of ours from one that somebody else added to the study."""
+
+
+def encode(outcome: Outcome) -> dict[str, JSON]:
+    """The user attributes of the trial that stands for `outcome`.
+
+    Raises:
+        StorageError: Numbers that are not finite, or an outcome that neither failed nor has
+            numbers: Optuna takes no trial without a value, and JSON no infinity.
+    """
+    candidate = outcome.candidate
+    attributes: dict[str, JSON] = {
+        MARK: candidate.generation,
+        "index": candidate.index,
+        "operator": candidate.operator,
+        "parents": list(candidate.parents),
+        "digest": candidate.subnet.digest,
+        "n_params": candidate.n_params,
+        "eval_s": _finite(outcome, "eval_s"),
+        "worker": outcome.worker,
+    }
+    if not outcome.failed:
+        attributes["loss"] = _finite(outcome, "loss")
+        attributes["top1"] = _finite(outcome, "top1")
+    elif outcome.loss is not None or outcome.top1 is not None:
+        raise StorageError(
+            f"{_named(outcome)}: a failed outcome ({outcome.error_type}) has neither loss nor "
+            f"top1; got loss={outcome.loss!r}, top1={outcome.top1!r}"
+        )
+    else:
+        attributes["error_type"] = outcome.error_type
+        attributes["error"] = outcome.error
+    return attributes
+
+
+def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
+    """The inverse of `encode`, given the subnet that the trial's parameters say.
+
+    Raises:
+        StorageError: An attribute is missing or of another type, or the digest is not the subnet's.
+    """
+    if attributes.get("digest") != subnet.digest:
+        raise StorageError(
+            f"its parameters have the digest {subnet.digest[:12]}, "
+            f"recorded is {str(attributes.get('digest'))[:12]}"
+        )
+    try:
+        return Outcome(
+            candidate=Candidate(
+                generation=int(attributes[MARK]),
+                index=int(attributes["index"]),
+                operator=str(attributes["operator"]),
+                parents=tuple(map(str, attributes["parents"])),
+                subnet=subnet,
+                n_params=int(attributes["n_params"]),
+            ),
+            loss=_optional_float(attributes.get("loss")),
+            top1=_optional_float(attributes.get("top1")),
+            eval_s=float(attributes["eval_s"]),
+            worker=str(attributes["worker"]),
+            error_type=attributes.get("error_type"),
+            error=attributes.get("error"),
+        )
+    except KeyError as error:
+        raise StorageError(f"it lacks the user attribute {error}") from error
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"its user attributes cannot be read: {error}") from error
+
+
+def unrecorded(outcomes: Iterable[Outcome], recorded: Mapping[Place, str]) -> list[Outcome]:
+    """Those of `outcomes` whose place is not taken yet: the first outcome of a place stays.
+
+    An interrupted search may offer an outcome twice. Its second evaluation took other seconds on
+    another worker, so only the subnet has to be the same.
+
+    Args:
+        outcomes: What is to be recorded.
+        recorded: (generation, index) to the digest of the subnet recorded there.
+
+    Raises:
+        StorageError: A place is taken by another subnet.
+    """
+    taken = dict(recorded)
+    fresh = []
+    for outcome in outcomes:
+        place, digest = outcome.candidate.place, outcome.candidate.subnet.digest
+        if place not in taken:
+            taken[place] = digest
+            fresh.append(outcome)
+        elif taken[place] != digest:
+            raise StorageError(
+                f"{_named(outcome)} is recorded as subnet {taken[place][:12]} and now offered as "
+                f"{digest[:12]}: this is not the search that the study was started with"
+            )
+    return fresh
+
+
+def _named(outcome: Outcome) -> str:
+    return f"generation {outcome.candidate.generation}, index {outcome.candidate.index}"
+
+
+def _finite(outcome: Outcome, name: str) -> float:
+    value = getattr(outcome, name)
+    if value is None or not math.isfinite(value):
+        raise StorageError(
+            f"{_named(outcome)}: {name} must be a finite number; got {value!r}; record an "
+            "evaluation without numbers as a failed one, with error_type and error"
+        )
+    return float(value)
+
+
+def _optional_float(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,113 @@
+"""Database URLs: which are accepted, and how they are shown without their password."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from glora_search.errors import StorageError
+
+_ACCEPTED: Final = "accepted: sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+_DRIVERS: Final = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+@dataclass(frozen=True)
+class DatabaseURL:
+    """An accepted database URL. Its `repr` and `shown` leave out password and options.
+
+    Args:
+        url: SQLAlchemy's form of it, with the driver that is used here.
+    """
+
+    url: sa.URL
+
+    def __repr__(self) -> str:
+        return f"DatabaseURL({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed: without its password, and without the options after `?`."""
+        dialect = self.url.get_backend_name()
+        shown = self.url.set(drivername=dialect, query={})
+        return shown.render_as_string(hide_password=True)
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of an SQLite database; None for a server."""
+        if self.url.get_backend_name() != "sqlite":
+            return None
+        return Path(self.url.database or "")
+
+    def scrub(self, message: str) -> str:
+        """`message` on one line, with every secret of the URL replaced by `***`."""
+        secrets = [str(self.url.password)] if self.url.password else []
+        for key, value in self.url.query.items():
+            if "pass" in key.lower():
+                secrets += [value] if isinstance(value, str) else list(value)
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            message = message.replace(secret, "***")
+        return " ".join(message.split())
+
+
+def parse_url(text: str) -> DatabaseURL:
+    """The database that `text` names.
+
+    Args:
+        text: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a PostgreSQL URL that begins
+            with `postgresql://`, `postgres://` or `postgresql+psycopg://`.
+
+    Raises:
+        StorageError: No URL, another kind of database or driver, an SQLite database without a file,
+            or a password with characters that have to be percent-encoded. The message repeats
+            nothing that could be part of a password.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        # It may have been meant as `user:secret@host`: only what looks like a path is repeated.
+        received = f"got {text!r}" if "@" not in text else "what was given has no '://'"
+        raise StorageError(f"not a database URL: {received}; {_ACCEPTED}")
+    if scheme not in _DRIVERS:
+        raise StorageError(f"databases of the kind {scheme!r} are not supported; {_ACCEPTED}")
+    if scheme.startswith("postgres") and rest.count("@") > 1:
+        raise StorageError(
+            "the database URL has more than one '@': percent-encode those of the user name and "
+            "password as %40"
+        )
+    try:
+        url = sa.make_url(f"{_DRIVERS[scheme]}://{rest}")
+    except (ValueError, sa.exc.ArgumentError):
+        # Not chained: what could not be parsed may be a piece of the password.
+        raise StorageError(
+            "the database URL cannot be read; percent-encode special characters of the password "
+            f"(@ as %40, : as %3A, / as %2F); {_ACCEPTED}"
+        ) from None
+    if url.get_backend_name() == "sqlite":
+        _check_sqlite(url)
+    return DatabaseURL(url)
+
+
+def _check_sqlite(url: sa.URL) -> None:
+    if url.host or url.username or url.port:
+        raise StorageError(
+            "an SQLite URL has three slashes before a relative path and four before an absolute "
+            "one, such as sqlite:///studies.db"
+        )
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise StorageError(
+            "an SQLite database must be a file, so that a study outlives its process; "
+            "give one, such as sqlite:///studies.db"
+        )
+    if url.query:
+        raise StorageError(
+            f"an SQLite URL takes no options; got {', '.join(sorted(url.query))}; "
+            "give the file alone, such as sqlite:///studies.db"
+        )

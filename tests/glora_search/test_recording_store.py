@@ -1,0 +1,309 @@
+"""The contract of StudyStore: one suite over both stores and both kinds of databases.
+
+What is written is also looked at through `optuna.load_study`, the judge of what an Optuna study is.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+from recording_cases import LARGE_SPACE, SPACE, batch, outcome
+
+from glora_search.errors import StorageError, StudyHeldError
+from glora_search.recording import Database, StudyRecord
+from glora_search.recording.database import KNOWN_SCHEMAS
+from glora_search.records import Fitness, Outcome
+from search_spaces import InvalidConfigError, SearchSpace, SubnetConfig
+
+STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
+
+
+@pytest.fixture(scope="module", params=STORES)
+def database(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
+    with Database(module_database_url, known_schemas=STORES[request.param]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def other_database(database: Database, module_database_url: str) -> Iterator[Database]:
+    """The same database through the other store."""
+    other = STORES["public" if database.writes_tables else "tables"]
+    with Database(module_database_url, known_schemas=other) as opened:
+        yield opened
+
+
+@pytest.fixture
+def record(database: Database) -> StudyRecord:
+    return study(database)
+
+
+def study(
+    database: Database, *, space: SearchSpace = SPACE, fitness: Fitness = Fitness.LOSS
+) -> StudyRecord:
+    return database.create_study(
+        uuid.uuid4().hex, space=space, fitness=fitness, attributes={"status": "new"}
+    )
+
+
+def loaded(record: StudyRecord, url: str) -> optuna.Study:
+    return optuna.load_study(study_name=record.name, storage=url.replace("ql:", "ql+psycopg:"))
+
+
+def by_place(outcomes: list[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=lambda o: o.candidate.place)
+
+
+def test_both_stores_are_under_test(database: Database, request: pytest.FixtureRequest) -> None:
+    """The suite would prove little if both parameters meant the same store."""
+    assert database.writes_tables is ("tables" in request.node.callspec.id)
+
+
+def test_history_returns_what_was_flushed_sorted(record: StudyRecord) -> None:
+    first, second = batch(0, 7), batch(1, 7)
+    with record.hold():
+        assert record.flush(second[4:] + first[:3]) == 6
+        assert record.flush([]) == 0
+        assert record.flush(first[3:]) == 4
+        assert record.flush(second[:4]) == 4
+    assert record.history() == first + second
+    assert any(o.failed for o in record.history())
+
+
+@pytest.mark.parametrize("fitness", Fitness)
+def test_optuna_sees_what_was_written(
+    database: Database, module_database_url: str, fitness: Fitness
+) -> None:
+    record = study(database, fitness=fitness)
+    flushed = batch(0, 8)
+    before = datetime.now() - timedelta(seconds=1)
+    with record.hold():
+        record.flush(flushed[:5])
+        record.flush(flushed[5:])
+    after = datetime.now() + timedelta(seconds=1)
+
+    found = loaded(record, module_database_url)
+    assert found.direction.name.lower() == fitness.direction
+    assert [trial.number for trial in found.trials] == list(range(8))
+    for trial, expected in zip(found.trials, flushed, strict=True):
+        candidate = expected.candidate
+        attributes = {
+            "generation": candidate.generation,
+            "index": candidate.index,
+            "operator": candidate.operator,
+            "parents": list(candidate.parents),
+            "digest": candidate.subnet.digest,
+            "n_params": candidate.n_params,
+            "eval_s": expected.eval_s,
+            "worker": expected.worker,
+        }
+        if expected.failed:
+            assert trial.state is TrialState.FAIL
+            assert trial.values is None
+            attributes |= {"error_type": expected.error_type, "error": expected.error}
+        else:
+            assert trial.state is TrialState.COMPLETE
+            assert trial.value == fitness.score(expected)
+            attributes |= {"loss": expected.loss, "top1": expected.top1}
+        assert trial.user_attrs == attributes
+        assert list(trial.params.items()) == [
+            (gene.name, candidate.subnet.to_params()[gene.name]) for gene in SPACE.genes
+        ]
+        assert trial.distributions == {
+            gene.name: CategoricalDistribution(gene.choices) for gene in SPACE.genes
+        }
+        assert not trial.system_attrs
+        assert not trial.intermediate_values
+        assert before < trial.datetime_complete < after
+        assert trial.duration.total_seconds() == pytest.approx(expected.eval_s, abs=1e-5)
+    best = fitness.score(min((o for o in flushed if not o.failed), key=fitness.rank))
+    assert found.best_value == best
+
+
+def test_optuna_can_go_on_with_the_study(record: StudyRecord, module_database_url: str) -> None:
+    """Choices must be recorded as Optuna's own samplers would, or it refuses to add to them."""
+    with record.hold():
+        record.flush(batch(0, 3))
+    found = loaded(record, module_database_url)
+    found.optimize(
+        lambda trial: len([trial.suggest_categorical(g.name, g.choices) for g in SPACE.genes]),
+        n_trials=1,
+    )
+    assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+
+
+def test_the_other_store_reads_and_continues(
+    record: StudyRecord, other_database: Database, module_database_url: str
+) -> None:
+    other = other_database.open_study(record.name)
+    with record.hold():
+        record.flush(batch(0, 7))
+        with pytest.raises(StudyHeldError), other.hold():
+            pass
+    with other.hold():
+        assert other.flush(batch(0, 8)) == 1
+        assert other.flush(batch(1, 3)) == 3
+    with record.hold():
+        assert record.flush(batch(1, 5)) == 2
+    assert record.history() == other.history() == batch(0, 8) + batch(1, 5)
+    assert record.trials() == other.trials()
+    assert record.tally() == other.tally()
+    assert record.attributes == other.attributes
+    assert list(record.trials()) == list(range(13))
+    assert [trial.number for trial in loaded(record, module_database_url).trials] == list(range(13))
+
+
+def test_a_place_is_recorded_once(record: StudyRecord) -> None:
+    """An interrupted search offers again what it does not know to be recorded."""
+    flushed = batch(0, 5)
+    again = [replace(o, eval_s=o.eval_s + 1, worker="elsewhere:1") for o in flushed]
+    with record.hold():
+        assert record.flush(flushed[:3]) == 3
+        assert record.flush([*again, flushed[4]]) == 2
+        assert record.flush(flushed) == 0
+    assert record.history() == flushed[:3] + again[3:]
+
+
+def test_another_subnet_at_a_recorded_place_is_refused_with_its_batch(record: StudyRecord) -> None:
+    """The search is a pure function of seed and evaluations: something else is going on."""
+    with record.hold():
+        record.flush(batch(0, 2))
+        with pytest.raises(StorageError, match="generation 0, index 1 is recorded as subnet"):
+            record.flush([outcome(0, 7), outcome(0, 1, salt=1)])
+        with pytest.raises(StorageError, match="generation 1, index 0 is recorded as subnet"):
+            record.flush([outcome(1, 0), outcome(1, 0, salt=1)])
+    assert record.history() == batch(0, 2)
+
+
+def test_an_outcome_that_cannot_be_recorded_refuses_the_batch(record: StudyRecord) -> None:
+    with record.hold(), pytest.raises(StorageError, match="index 1: loss must be a finite number"):
+        record.flush([outcome(0, 0), replace(outcome(0, 1), loss=float("nan"))])
+    assert record.history() == []
+
+
+def test_a_subnet_of_another_space_refuses_the_batch(record: StudyRecord) -> None:
+    with record.hold(), pytest.raises(InvalidConfigError):
+        record.flush([outcome(0, 0), outcome(0, 1, space=LARGE_SPACE)])
+    assert record.history() == []
+
+
+def test_the_order_of_layers_does_not_matter(record: StudyRecord) -> None:
+    """A subnet is its choices; a column of the dashboard is a gene, in the order of the space."""
+    given = outcome(0, 0)
+    layers = dict(reversed(given.candidate.subnet.layers.items()))
+    turned = replace(given, candidate=replace(given.candidate, subnet=SubnetConfig(layers)))
+    with record.hold():
+        record.flush([turned])
+    assert record.history() == [given]
+
+
+def test_trials_of_others_are_left_alone(record: StudyRecord, module_database_url: str) -> None:
+    """A person may try something in the same study; their trials are not the search's."""
+    guest = loaded(record, module_database_url)
+    with record.hold():
+        record.flush(batch(0, 2))
+        guest.add_trial(optuna.create_trial(value=-1.0))
+        guest.ask()
+        record.flush(batch(0, 4))
+    assert record.history() == batch(0, 4)
+    assert list(record.trials()) == [0, 1, 4, 5]
+    assert record.tally().n_complete == 4
+    assert record.tally().best_value == min(o.loss for o in batch(0, 4))
+    assert [trial.number for trial in guest.trials] == list(range(6))
+
+
+@pytest.mark.parametrize("fitness", Fitness)
+def test_tally_and_best_agree_with_history(database: Database, fitness: Fitness) -> None:
+    record = study(database, fitness=fitness)
+    assert (record.tally().n_complete, record.tally().best_value) == (0, None)
+    assert record.best() is None
+    with record.hold():
+        record.flush([outcome(0, 6)])
+        assert (record.tally().n_complete, record.tally().n_failed) == (0, 1)
+        assert record.best() is None
+        record.flush(batch(0, 8))
+    complete = [o for o in batch(0, 8) if not o.failed]
+    tally = record.tally()
+    assert (tally.n_complete, tally.n_failed) == (7, 1)
+    assert record.best() == min(complete, key=fitness.rank)
+    assert tally.best_value == fitness.score(record.best())
+
+
+def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:
+    value = {"seed": 3, "list": [1.5, None, True], "text": "\u00fc%s{x}'\""}
+    record.set_attribute("resolved", value)
+    record.set_attribute("status", "running")
+    with record.hold():
+        record.set_attribute("status", "finished")
+    assert record.attributes == {"resolved": value, "status": "finished"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("glora_search:lease", None, "reserved"),
+        ("x", float("nan"), "JSON"),
+        ("x", object(), "JSON"),
+    ],
+)
+def test_attributes_that_cannot_be(record: StudyRecord, key: str, value: object, said: str) -> None:
+    with pytest.raises(StorageError, match=said):
+        record.set_attribute(key, value)
+    assert record.attributes == {"status": "new"}
+
+
+def test_a_damaged_trial_is_named(
+    database: Database, record: StudyRecord, module_database_url: str
+) -> None:
+    """A subnet that is not the one that was evaluated must not be exported as if it were."""
+    with record.hold():
+        record.flush(batch(0, 2))
+    trial_id = loaded(record, module_database_url).trials[1]._trial_id
+    engine = sa.create_engine(module_database_url.replace("ql:", "ql+psycopg:"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE trial_params SET param_value = 1 - param_value WHERE trial_id = {trial_id} "
+            "AND param_name = 'blocks.0.attn.qkv.C'"
+        )
+    engine.dispose()
+    schemas = STORES["tables" if database.writes_tables else "public"]
+    with Database(module_database_url, known_schemas=schemas) as fresh:  # Optuna has a cache
+        damaged = fresh.open_study(record.name)
+        with pytest.raises(StorageError, match="trial 1 is damaged: its parameters have"):
+            damaged.history()
+
+
+def test_flushing_and_reading_take_as_many_statements_for_one_trial_as_for_fifty(
+    module_database_url: str,
+) -> None:
+    """The speed of the tables' store, told without a clock."""
+    statements: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    def count(action: object) -> int:
+        statements.clear()
+        action()
+        return len(statements)
+
+    with Database(module_database_url) as database:
+        record = study(database, space=LARGE_SPACE)
+        with record.hold():
+            one = [outcome(0, 0, space=LARGE_SPACE)]
+            fifty = [o for o in batch(1, 58, space=LARGE_SPACE) if not o.failed]
+            assert len(fifty) == 50
+            sa.event.listen(sa.Engine, "before_cursor_execute", note)
+            try:
+                assert count(lambda: record.flush(one)) == count(lambda: record.flush(fifty)) > 0
+                assert count(record.history) == count(record.history) <= 5
+            finally:
+                sa.event.remove(sa.Engine, "before_cursor_execute", note)
+        assert record.history() == one + fifty
