@@ -1,0 +1,57 @@
+"""Data: where images come from, how they are prepared, and the splits that everything else reads.
+
+A source names the images and labels of a split; `load_search_splits` and `load_test_split` make
+splits of it, decoded once where they fit.
+"""
+
+from supernet.data.digits import DigitsSource
+from supernet.data.examples import (
+    SPLITS,
+    Examples,
+    ImageFiles,
+    ImageStream,
+    LabelSpace,
+    Source,
+)
+from supernet.data.files import FileImages
+from supernet.data.folder import FolderSource
+from supernet.data.loading import (
+    CACHE_BYTES,
+    Progress,
+    load_search_splits,
+    load_split,
+    load_test_split,
+)
+from supernet.data.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
+from supernet.data.splits import Batch, Split, TensorSplit, pixel_fingerprint
+from supernet.data.streamed import StreamedSplit
+from supernet.data.timm_source import TimmSource
+from supernet.data.vtab import VTAB_CLASSES, VTABSource
+
+__all__ = [
+    "CACHE_BYTES",
+    "CROP_MODES",
+    "INTERPOLATIONS",
+    "SPLITS",
+    "VTAB_CLASSES",
+    "Batch",
+    "DigitsSource",
+    "Examples",
+    "FileImages",
+    "FolderSource",
+    "ImageFiles",
+    "ImageStream",
+    "LabelSpace",
+    "Preprocessing",
+    "Progress",
+    "Source",
+    "Split",
+    "StreamedSplit",
+    "TensorSplit",
+    "TimmSource",
+    "VTABSource",
+    "load_search_splits",
+    "load_split",
+    "load_test_split",
+    "pixel_fingerprint",
+]
