@@ -106,8 +106,8 @@ def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summ
             for row in rows
         ],
         lines=[
-            f"The winner has the lowest val loss of the {len(result.outcomes)} subnets evaluated; a "
-            f"linear head of {result.export.n_params['head']} parameters comes on top of each row.",
+            f"The winner has the lowest val loss of the {len(result.outcomes)} subnets evaluated; "
+            f"a linear head of {result.export.n_params['head']} parameters comes on top of each row.",
             "",
             *export_lines(result.export),
             f"report    {report}",
@@ -181,7 +181,7 @@ def _baseline(
     materials = prepare(result.materials.file, Silent())  # the search's backbone is a supernet now
     space = SearchSpace(materials.space.layers, choices)
     device = device_of(materials.file)
-    supernet = Supernet(materials.backbone, space).to(device)
+    supernet = Supernet(materials.backbone, space, seed=materials.file.study.seed).to(device)
     train_supernet(
         supernet,
         materials.train.to(device),

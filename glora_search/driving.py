@@ -7,7 +7,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from glora_search.search import LoopSettings, run_search
 from glora_search.storage_url import resolve_storage
 from glora_search.study_file import StudyFile
 from search_spaces import GLoRASearchError
-from supernet import Evaluation, Supernet, evaluate_model
+from supernet import Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
 from supernet.export import check_export_directory, largest_logit_difference, write_export
 
@@ -48,19 +48,32 @@ _PACKAGES = ("glora-search", "torch", "timm", "optuna", "ray", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figures:
+    """A network's numbers on one split."""
+
+    top1: float
+    loss: float
+    n_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export:
     """What an export says of itself.
 
-    Args: directory: Where it is. trial: Optuna's number of the exported subnet. outcome: Its
-        record: the numbers of the validation split. test: Its numbers on the test split; None where
-        the data set has none. logit_difference: The largest absolute one between subnet and merged
-        model on validation images. n_params: Scalars of `adapter`, `head` and `merged_model`.
+    Args:
+        directory: Where it is.
+        trial: Optuna's number of the exported subnet.
+        outcome: Its record: the numbers of the validation split.
+        test: Its numbers on the test split; None where the data set has none.
+        logit_difference: The largest absolute one between subnet and merged model on validation
+            images.
+        n_params: Scalars of `adapter`, `head` and `merged_model`.
     """
 
     directory: Path
     trial: int
     outcome: Outcome
-    test: Evaluation | None
+    test: Figures | None
     logit_difference: float
     n_params: dict[str, int]
 
@@ -71,7 +84,7 @@ class Export:
             "directory": str(self.directory),
             "trial": self.trial,
             "val": {"top1": self.outcome.top1, "loss": self.outcome.loss},
-            "test": test and {"top1": test.top1, "loss": test.loss, "n_images": test.n_images},
+            "test": None if test is None else asdict(test),
             "logit_difference": self.logit_difference,
             "n_params": self.n_params,
         }
@@ -103,12 +116,15 @@ def launch(
 ) -> SearchResult:
     """Train (or reuse) the supernet, search it, and export the winner.
 
-    Args: file: The study; see `glora_search.study_file.load_study_file`. storage: Database URL; by
-        default the environment's or a SQLite file in the working directory. progress: Where to
-        report long steps.
+    Args:
+        file: The study; see `glora_search.study_file.load_study_file`.
+        storage: Database URL; by default the environment's or a SQLite file in the working
+            directory.
+        progress: Where to report long steps.
 
-    Raises: GLoRASearchError: Anything that is wrong with the study file, the data, the backbone,
-        the cluster or the database; nothing is recorded unless all of them are in order.
+    Raises:
+        GLoRASearchError: Anything that is wrong with the study file, the data, the backbone, the
+            cluster or the database; nothing is recorded unless all of them are in order.
         KeyboardInterrupt: After what has arrived was written; `resume` goes on from there.
     """
     progress = progress or Silent()
@@ -273,13 +289,9 @@ def _drive(
                 f"every evaluation of study {record.name!r} failed; the last error: {winner.error}"
             )
         record.set_attribute("status", "exporting")
-        exported = _export(
-            record,
-            _chosen_trial(record, None),
-            file.export_directory,
-            materials,
-            supernet,
-            progress,
+        number, target = _chosen_trial(record, None), file.export_directory
+        exported = _existing_export(target, record, number) or _export(
+            record, number, target, materials, supernet, progress
         )
         record.set_attribute("export", exported.summary())
         record.set_attribute("status", "complete")
@@ -396,9 +408,7 @@ def _export(
             "index": outcome.candidate.index,
             "digest": subnet.digest,
             "val": {"top1": outcome.top1, "loss": outcome.loss, "n_images": len(materials.val)},
-            "test": None
-            if test is None
-            else {"top1": test.top1, "loss": test.loss, "n_images": test.n_images},
+            "test": None if test is None else asdict(test),
             "n_params": n_params,
             "largest_logit_difference_val": difference,
             "seed": attributes["seed"],
@@ -418,11 +428,38 @@ def _export(
 
 def _test_evaluation(
     materials: Materials, merged: torch.nn.Module, progress: Progress
-) -> Evaluation | None:
+) -> Figures | None:
     try:
         test = materials.test_split(progress)
     except DataError as error:
         _log.warning("the export has no test figures: %s", error)
         return None
     device = next(merged.parameters()).device
-    return evaluate_model(merged, test.to(device), batch_size=materials.file.search.batch_size)
+    batch_size = materials.file.search.batch_size
+    evaluation = evaluate_model(merged, test.to(device), batch_size=batch_size)
+    return Figures(top1=evaluation.top1, loss=evaluation.loss, n_images=evaluation.n_images)
+
+
+def _existing_export(directory: Path, record: StudyRecord, number: int) -> Export | None:
+    """The export of this trial that stands in `directory` already: its writing is all or
+    nothing.
+    """
+    text = directory / "subnet.json"
+    if not text.is_file():
+        return None
+    try:
+        found = json.loads(text.read_text())
+        outcome = record.trials()[number]
+        mine = (record.name, outcome.candidate.subnet.digest, record.attributes["fingerprints"])
+        if (found["study"], found["digest"], found["fingerprints"]) != mine:
+            return None
+        return Export(
+            directory=directory,
+            trial=number,
+            outcome=outcome,
+            test=None if found["test"] is None else Figures(**found["test"]),
+            logit_difference=found["largest_logit_difference_val"],
+            n_params=found["n_params"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not an export of ours: writing there is refused

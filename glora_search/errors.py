@@ -35,3 +35,7 @@ class ClusterError(GLoRASearchError, RuntimeError):
 
 class TooManyFailuresError(GLoRASearchError, RuntimeError):
     """More evaluations failed than the study file allows."""
+
+
+class ReportError(GLoRASearchError, OSError):
+    """A report cannot be written where it was asked for."""

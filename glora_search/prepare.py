@@ -193,7 +193,12 @@ def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet
     file = materials.file
     if file.supernet.threads is not None:
         torch.set_num_threads(file.supernet.threads)
-    supernet = Supernet(materials.backbone, materials.space, storage=file.supernet.storage)
+    supernet = Supernet(
+        materials.backbone,
+        materials.space,
+        storage=file.supernet.storage,
+        seed=file.study.seed,
+    )
     supernet.to(device_of(file))
     network = {
         "backbone": materials.fingerprints["backbone"],

@@ -360,8 +360,9 @@ def load_study_file(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
         path: A TOML file.
         overrides: `section.key=value`, the value in TOML (a bare word is taken as a string).
 
-    Raises: StudyFileError: The file cannot be read, is not TOML, or has unknown keys or wrong
-        values; the message has one line for each mistake.
+    Raises:
+        StudyFileError: The file cannot be read, is not TOML, or has unknown keys or wrong values;
+            the message has one line for each mistake.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -386,8 +387,9 @@ def apply_overrides(table: dict[str, Any], overrides: Iterable[str]) -> None:
 def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:
     """Check a study given as nested mappings.
 
-    Raises: StudyFileError: One line for each mistake: its key, the value received, what is
-        accepted, and for an unknown key the nearest valid one.
+    Raises:
+        StudyFileError: One line for each mistake: its key, the value received, what is accepted,
+            and for an unknown key the nearest valid one.
     """
     try:
         # JSON semantics let a stored or written "path" string be a Path, an int be a float; else

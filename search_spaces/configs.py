@@ -93,8 +93,9 @@ class SubnetConfig:
     def from_params(cls, params: Mapping[str, str]) -> SubnetConfig:
         """The inverse of `to_params`.
 
-        Raises: InvalidConfigError: A key that is no gene, an illegal token, or a layer of which not
-            all five support tensors are given.
+        Raises:
+            InvalidConfigError: A key that is no gene, an illegal token, or a layer of which not all
+                five support tensors are given.
         """
         layers: dict[str, dict[str, str]] = {}
         for gene, token in params.items():

@@ -33,11 +33,13 @@ _LORA_TOKEN: Final = re.compile(r"lora_([1-9][0-9]*)")
 class LayerSpec:
     """The shape of one adapted linear layer; everything a count of parameters needs.
 
-    Args: name: The module's dotted name in the backbone, such as `blocks.3.attn.qkv`. in_features:
-        i, at least 1. out_features: o, at least 1. bias: Whether the frozen layer has a bias b0.
-        Without one, D must be `none`. can_add_bias: Whether the architecture can hold a bias in
-        this layer after the merge. Where it cannot, C and E must be `none` too. Of no meaning for a
-        layer that has a bias.
+    Args:
+        name: The module's dotted name in the backbone, such as `blocks.3.attn.qkv`.
+        in_features: i, at least 1.
+        out_features: o, at least 1.
+        bias: Whether the frozen layer has a bias b0. Without one, D must be `none`.
+        can_add_bias: Whether the architecture can hold a bias in this layer after the merge. Where
+            it cannot, C and E must be `none` too. Of no meaning for a layer that has a bias.
 
     Raises:
         InvalidConfigError: A dimension below 1, or an empty name.

@@ -114,10 +114,13 @@ def load_checkpoint(
 ) -> nn.Module:
     """The network with the weights of a local file, and a new head.
 
-    Args: architecture: Of the network to build; the file may have another number of classes. path:
-        `.safetensors`; `.pth`, `.pt` or `.bin` (read with weights only, so that nothing in it
-        runs); or the `.npz` of the original ViT release. Position embeddings are resized by timm.
-        drop_path: As in `Architecture.build`. seed: Of the new head.
+    Args:
+        architecture: Of the network to build; the file may have another number of classes.
+        path: `.safetensors`; `.pth`, `.pt` or `.bin` (read with weights only, so that nothing in it
+            runs); or the `.npz` of the original ViT release. Position embeddings are resized by
+            timm.
+        drop_path: As in `Architecture.build`.
+        seed: Of the new head.
 
     Raises:
         BackboneError: The file is missing, damaged, or holds another network.
@@ -209,9 +212,11 @@ def find_layers(
 ) -> list[LayerSpec]:
     """The linear layers whose names match, in the order of the model; never the classifier head.
 
-    Args: model: The backbone. patterns: Shell patterns over module names; `*` also matches dots.
+    Args:
+        model: The backbone.
+        patterns: Shell patterns over module names; `*` also matches dots.
         architecture: Of the model. With it, a layer without bias may be given one by C and E where
-        timm can build the architecture with that bias; without it, none may.
+            timm can build the architecture with that bias; without it, none may.
 
     Raises:
         BackboneError: A pattern, or all of the default ones, match no linear layer.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -35,7 +36,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {str(path)!r}: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the path cannot be, there is nothing to clean up
+            temporary.unlink()
 
 
 def load_checkpoint(
@@ -47,8 +49,9 @@ def load_checkpoint(
         path: The file.
         expected: Metadata that must be found with these values.
 
-    Raises: CheckpointError: The file is missing or damaged, or its metadata is not what is
-        expected; the message names each entry that differs.
+    Raises:
+        CheckpointError: The file is missing or damaged, or its metadata is not what is expected;
+            the message names each entry that differs.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {str(path)!r}")

@@ -46,9 +46,13 @@ def largest_logit_difference(
     """The largest absolute difference between the logits of a subnet, unmerged, and of a plain
     model.
 
-    Args: supernet: Runs the subnet with its support tensors; the active subnet is put back
-        afterwards. model: The merged model, on the supernet's device. subnet: The configuration.
-        split: Images on which to compare, all of them. batch_size: Images a forward.
+    Args:
+        supernet: Runs the subnet with its support tensors; the active subnet is put back
+            afterwards.
+        model: The merged model, on the supernet's device.
+        subnet: The configuration.
+        split: Images on which to compare, all of them.
+        batch_size: Images a forward.
     """
     device = next(model.parameters()).device
     active, training = supernet.active_subnet, supernet.training
@@ -111,8 +115,9 @@ def write_export(
         class_names: Go into timm's config, where they are known.
         record: What else to say in subnet.json; must be JSON.
 
-    Raises: ExportError: The directory is not empty, cannot be written, or what was written does not
-        load as the model it should be.
+    Raises:
+        ExportError: The directory is not empty, cannot be written, or what was written does not
+            load as the model it should be.
     """
     check_export_directory(directory)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")

@@ -43,18 +43,26 @@ class GLoRALinear(nn.Module):
     `up`. `down` and all else starts at zero, `up` at Xavier-uniform, so an untrained layer is its
     base, bit for bit. A support tensor that is `none` computes nothing.
 
-    Args: base: The layer to adapt. Its weight and bias are shared, not copied, and frozen. ranks:
-        The largest rank stored for A, B and C: one number for all, or a mapping. 0 stores what
-        `vector` and `constant` need. storage: `entangled` (the published method): `vector` is
-        column 0 of `down` and `constant` its entry [0, 0] (for D and E, the vector's entry 0).
-        `separate`: each choice has its own tensor.
+    Args:
+        base: The layer to adapt. Its weight and bias are shared, not copied, and frozen.
+        ranks: The largest rank stored for A, B and C: one number for all, or a mapping. 0 stores
+            what `vector` and `constant` need.
+        storage: `entangled` (the published method): `vector` is column 0 of `down` and `constant`
+            its entry [0, 0] (for D and E, the vector's entry 0). `separate`: each choice has its
+            own tensor.
+        generator: On the CPU, of the initial `up`; PyTorch's default one if not given.
 
     Raises:
         ValueError: A negative rank or an unknown storage.
     """
 
     def __init__(
-        self, base: nn.Linear, ranks: Mapping[str, int] | int, storage: Storage = "entangled"
+        self,
+        base: nn.Linear,
+        ranks: Mapping[str, int] | int,
+        storage: Storage = "entangled",
+        *,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if storage not in _STORED:
@@ -83,9 +91,10 @@ class GLoRALinear(nn.Module):
         self.adapter_names = tuple(shapes)
         """Names of the trainable parameters: everything but the frozen weight and bias."""
         for name, shape in shapes.items():
-            value = self.weight.new_zeros(shape)
+            value = torch.zeros(shape)
             if name.endswith("_up"):
-                nn.init.xavier_uniform_(value)
+                nn.init.xavier_uniform_(value, generator=generator)
+            value = value.to(self.weight)
             self.register_parameter(name, nn.Parameter(value))
 
     @property
@@ -216,8 +225,9 @@ class GLoRALinear(nn.Module):
     def merged(self, *, dtype: torch.dtype = torch.float64) -> nn.Linear:
         """A new plain `nn.Linear` that computes what this layer computes; this layer is unchanged.
 
-        Args: dtype: float64 or float32, in which weights are added up before the cast to the base's
-            dtype.
+        Args:
+            dtype: float64 or float32, in which weights are added up before the cast to the base's
+                dtype.
         """
         weight, bias = self.merged_tensors(self._config, dtype=dtype)
         linear = nn.Linear(

@@ -20,17 +20,26 @@ class Supernet(nn.Module):
     Only the support tensors and the classifier head train; the head belongs to every subnet. The
     active subnet decides what `forward` computes; without one it is the backbone.
 
-    Args: backbone: A timm model with a classifier head. It is taken over: its linear layers are
-        replaced in place and its parameters are frozen. space: The search space over layers of this
-        backbone. storage: How the choices of one support tensor are stored, see `GLoRALinear`.
+    Args:
+        backbone: A timm model with a classifier head. It is taken over: its linear layers are
+            replaced in place and its parameters are frozen.
+        space: The search space over layers of this backbone.
+        storage: How the choices of one support tensor are stored, see `GLoRALinear`.
+        seed: Of the initial `up` matrices; the process's own generator is left as it was.
 
-    Raises: BackboneError: A layer of the space is not a linear layer of the backbone, has another
-        shape, or is never called (its module computes with the weight directly), so that adapting
-        it would do nothing.
+    Raises:
+        BackboneError: A layer of the space is not a linear layer of the backbone, has another
+            shape, or is never called (its module computes with the weight directly), so that
+            adapting it would do nothing.
     """
 
     def __init__(
-        self, backbone: nn.Module, space: SearchSpace, *, storage: Storage = "entangled"
+        self,
+        backbone: nn.Module,
+        space: SearchSpace,
+        *,
+        storage: Storage = "entangled",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.space = space
@@ -43,6 +52,7 @@ class Supernet(nn.Module):
             if hasattr(module, "qkv_bias_separate"):
                 setattr(module, "qkv_bias_separate", True)  # noqa: B010 - not every module has it
         self.layers: dict[str, GLoRALinear] = {}
+        generator = torch.Generator().manual_seed(seed)
         for spec in space.layers:
             base = _linear(backbone, spec.name)
             if (base.in_features, base.out_features, base.bias is not None) != (
@@ -51,7 +61,7 @@ class Supernet(nn.Module):
                 spec.bias,
             ):
                 raise BackboneError(f"layer {spec.name!r} of the backbone is {base}, not {spec}")
-            self.layers[spec.name] = GLoRALinear(base, space.ranks, storage)
+            self.layers[spec.name] = GLoRALinear(base, space.ranks, storage, generator=generator)
             backbone.set_submodule(spec.name, self.layers[spec.name])
         self.head_names = head_names(backbone)
         for name in self.head_names:
@@ -163,10 +173,13 @@ class Supernet(nn.Module):
     def merge(self, subnet: SubnetConfig, *, dtype: torch.dtype = torch.float64) -> nn.Module:
         """A plain, independent copy of the backbone that computes what `subnet` computes.
 
-        Args: subnet: Of this supernet's space. dtype: float64 or float32, in which weights are
-            added up before the cast to the backbone's.
+        Args:
+            subnet: Of this supernet's space.
+            dtype: float64 or float32, in which weights are added up before the cast to the
+                backbone's.
 
-        Returns: A model in evaluation mode with the backbone's own state-dict names. Layers of the
+        Returns:
+            A model in evaluation mode with the backbone's own state-dict names. Layers of the
             backbone without bias keep none, unless C or E of any of them is active: then each that
             may have a bias has one (zero where nothing was added), as timm builds such models.
 
