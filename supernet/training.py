@@ -202,7 +202,7 @@ def _fit(
             losses.append(loss.detach())
         # One look an epoch: a look a step would make a GPU wait for the host.
         epoch_losses = torch.stack(losses).float().tolist()
-        _check_finite(epoch_losses, epoch * steps, checkpointing)
+        _check_finite(epoch_losses, parameters, epoch * steps, checkpointing)
         if checkpointing is not None and (
             epoch + 1 == recipe.epochs or time.monotonic() - saved_at >= checkpointing.every_s
         ):
@@ -220,18 +220,27 @@ def _fit(
     model.eval()
 
 
+@torch.no_grad()
 def _check_finite(
-    losses: list[float], first_step: int, checkpointing: Checkpointing | None
+    losses: list[float],
+    parameters: Mapping[str, nn.Parameter],
+    first_step: int,
+    checkpointing: Checkpointing | None,
 ) -> None:
-    for k, loss in enumerate(losses):
+    """An epoch's losses, and the weights, which its last step may have spoilt after its loss."""
+    fault = ""
+    for step, loss in enumerate(losses, start=first_step):
         if not math.isfinite(loss):
-            kept = ""
-            if checkpointing is not None and checkpointing.path.exists():
-                kept = f". The last good checkpoint is kept: {checkpointing.path}"
-            raise TrainingDivergedError(
-                f"the training loss is {loss} at step {first_step + k}; "
-                f"lower the learning rate{kept}"
-            )
+            fault = f"the training loss is {loss} at step {step}"
+            break
+    else:
+        if not torch.nn.utils.get_total_norm(parameters.values()).isfinite():
+            fault = f"weights are not finite after step {first_step + len(losses) - 1}"
+    if fault:
+        kept = ""
+        if checkpointing is not None and checkpointing.path.exists():
+            kept = f". The last good checkpoint is kept: {checkpointing.path}"
+        raise TrainingDivergedError(f"{fault}; lower the learning rate{kept}")
 
 
 def _run_identity(checkpointing: Checkpointing, recipe: Recipe) -> dict[str, str]:
