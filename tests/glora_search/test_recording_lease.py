@@ -13,11 +13,13 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from recording_cases import SPACE, batch
 from recording_processes import PATIENCE_S, child, hold
 
 from glora_search.errors import StorageError, StudyHeldError
 from glora_search.recording import Database, Holder, StudyRecord
+from glora_search.recording.connection import Connection
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.store import FREE, LEASE_KEY
 from glora_search.records import Fitness
@@ -48,6 +50,16 @@ def put_lease(record: StudyRecord, text: str) -> None:
 def holder(record: StudyRecord, *, ttl_s: float) -> Holder:
     """This process as a holder, on the database's clock."""
     return Holder.this_process(now=record._store.read_lease()[1], ttl_s=ttl_s)
+
+
+@contextlib.contextmanager
+def heard(event: str, listener: Callable[..., None], source: type = sa.Engine) -> Iterator[None]:
+    """Call `listener` at each such event of SQLAlchemy, in this process, during the block."""
+    sa.event.listen(source, event, listener)
+    try:
+        yield
+    finally:
+        sa.event.remove(source, event, listener)
 
 
 def eventually(met: Callable[[], bool]) -> bool:
@@ -206,6 +218,70 @@ def test_a_killed_process_that_nobody_waited_for_is_dead(record: StudyRecord) ->
         sleeper.kill()
         sleeper.wait()
     assert theirs.is_dead
+
+
+def test_a_lease_row_is_replaced_only_where_it_is_as_it_was_read(record: StudyRecord) -> None:
+    store = record._store
+    assert not store.swap_lease("1", "2")
+    assert store.swap_lease(None, "1")
+    assert not store.swap_lease(None, "2")
+    assert not store.swap_lease("2", "3")
+    assert not store.swap_lease(FREE, "3")
+    assert lease_text(record) == "1"
+    assert store.swap_lease("1", FREE)
+    assert lease_text(record) == FREE
+
+
+@pytest.mark.parametrize("database", ["tables"], indirect=True)
+def test_nobody_takes_the_lease_between_the_check_and_the_commit(
+    record: StudyRecord, module_database_url: str
+) -> None:
+    """Else a flush that was checked in time could write into a study that has gone on."""
+    thief = Connection(module_database_url, create=False)
+    waiting = "PRAGMA busy_timeout = 50" if thief.is_sqlite else "SET lock_timeout = '50ms'"
+    refusals: list[str] = []
+
+    def steal(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith("INSERT INTO trials "):
+            return
+        try:
+            with thief.errors(), thief.engine.begin() as c:
+                c.exec_driver_sql(waiting)
+                c.exec_driver_sql("UPDATE study_user_attributes SET value_json = 'null'")
+        except StorageError as error:
+            refusals.append(str(error))
+
+    with record.hold(LONG_S), heard("before_cursor_execute", steal):
+        assert record.flush(batch(0, 2)) == 2
+    thief.close()
+    assert len(refusals) == 1
+    assert "lock" in refusals[0]
+
+
+@pytest.mark.parametrize("database", ["public"], indirect=True)
+def test_with_public_calls_a_lost_lease_stops_a_batch_at_the_next_trial(
+    record: StudyRecord, module_database_url: str
+) -> None:
+    with Database(module_database_url) as other, record.hold(LONG_S):
+        theirs = other.open_study(record.name)
+        written: list[str] = []
+
+        def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("INSERT INTO trials "):
+                written.append(statement)
+
+        def steal(*_: object) -> None:
+            if len(written) == 2:  # and what was written is committed: its connection is free
+                written.append("stolen")
+                put_lease(theirs, FREE)
+
+        with (
+            heard("before_cursor_execute", note),
+            heard("checkin", steal, sa.Pool),
+            pytest.raises(StudyHeldError),
+        ):
+            record.flush(batch(0, 5))
+    assert record.history() == batch(0, 2)
 
 
 @pytest.mark.parametrize("text", ['"x"', "[1]", '{"token": "t"}', '{"until": []}'])
