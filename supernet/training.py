@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from supernet.checkpoints import load_checkpoint, save_checkpoint
 from supernet.data import Split
-from supernet.errors import TrainingDivergedError
+from supernet.errors import CheckpointError, TrainingDivergedError
 from supernet.evaluation import Precision, autocast
 from supernet.network import Supernet
 
@@ -177,9 +177,9 @@ def _fit(
         warmup_t=min(recipe.warmup_epochs, recipe.epochs // 2),
         warmup_lr_init=recipe.warmup_lr,
     )
-    first = 0
+    first, identity = 0, _run_identity(checkpointing, recipe, seed)
     if checkpointing is not None and checkpointing.path.exists():
-        first = _restore(checkpointing, recipe, parameters, optimizer)
+        first = _restore(checkpointing.path, identity, parameters, optimizer)
         _log.info("resuming training after epoch %d of %d", first, recipe.epochs)
     steps = math.ceil(len(train) / recipe.batch_size)
     saved_at = time.monotonic()
@@ -206,7 +206,7 @@ def _fit(
         if checkpointing is not None and (
             epoch + 1 == recipe.epochs or time.monotonic() - saved_at >= checkpointing.every_s
         ):
-            _save(checkpointing, recipe, epoch + 1, parameters, optimizer)
+            _save(checkpointing.path, {**identity, "epoch": str(epoch + 1)}, parameters, optimizer)
             saved_at = time.monotonic()
         if on_epoch is not None:
             on_epoch(
@@ -243,14 +243,14 @@ def _check_finite(
         raise TrainingDivergedError(f"{fault}; lower the learning rate{kept}")
 
 
-def _run_identity(checkpointing: Checkpointing, recipe: Recipe) -> dict[str, str]:
-    return {**checkpointing.identity, "recipe": json.dumps(asdict(recipe), sort_keys=True)}
+def _run_identity(checkpointing: Checkpointing | None, recipe: Recipe, seed: int) -> dict[str, str]:
+    given = {} if checkpointing is None else checkpointing.identity
+    return {**given, "recipe": json.dumps(asdict(recipe), sort_keys=True), "seed": str(seed)}
 
 
 def _save(
-    checkpointing: Checkpointing,
-    recipe: Recipe,
-    epoch: int,
+    path: Path,
+    metadata: Mapping[str, str],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
@@ -258,23 +258,25 @@ def _save(
     for name, parameter in parameters.items():
         for slot, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{slot}/{name}"] = value
-    metadata = {**_run_identity(checkpointing, recipe), "epoch": str(epoch)}
-    save_checkpoint(checkpointing.path, tensors, metadata)
+    save_checkpoint(path, tensors, metadata)
 
 
 def _restore(
-    checkpointing: Checkpointing,
-    recipe: Recipe,
+    path: Path,
+    identity: Mapping[str, str],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> int:
     """Put weights and optimizer state back; the number of epochs that they have seen."""
-    tensors, metadata = load_checkpoint(
-        checkpointing.path, expected=_run_identity(checkpointing, recipe)
-    )
+    tensors, metadata = load_checkpoint(path, expected=identity)
+    saved = {key: tensor for key, tensor in tensors.items() if key.startswith("model/")}
+    if {k: t.shape for k, t in saved.items()} != {
+        f"model/{name}": p.shape for name, p in parameters.items()
+    }:
+        raise CheckpointError(f"{str(path)!r} holds the training of another network")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"model/{name}"])
+            parameter.copy_(saved[f"model/{name}"])
     places = {name: place for place, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
