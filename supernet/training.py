@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
+from torch.random import fork_rng
 
 from supernet.checkpoints import load_checkpoint, save_checkpoint
 from supernet.data import Split
@@ -182,6 +183,7 @@ def _fit(
         first = _restore(checkpointing.path, identity, parameters, optimizer)
         _log.info("resuming training after epoch %d of %d", first, recipe.epochs)
     steps = math.ceil(len(train) / recipe.batch_size)
+    generators = [device] if device.type == "cuda" else []  # beside the CPU's: left as they were
     saved_at = time.monotonic()
     model.train()
     for epoch in range(first, recipe.epochs):
@@ -192,8 +194,8 @@ def _fit(
         batches = train.gather_each(torch.split(order, recipe.batch_size))
         for step, (images, labels) in enumerate(batches, start=epoch * steps):
             before_step(step)
-            torch.manual_seed(derive_seed(seed, "step", step))  # drop path and dropout
-            with autocast(device, recipe.precision):
+            with fork_rng(generators), autocast(device, recipe.precision):
+                torch.manual_seed(derive_seed(seed, "step", step))  # drop path and dropout
                 logits = model(images.to(device))  # (b, classes)
                 loss = F.cross_entropy(logits, labels.to(device))
             optimizer.zero_grad(set_to_none=True)
