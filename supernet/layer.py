@@ -53,7 +53,7 @@ class GLoRALinear(nn.Module):
         generator: On the CPU, of the initial `up`; PyTorch's default one if not given.
 
     Raises:
-        ValueError: A negative rank or an unknown storage.
+        InvalidConfigError: A negative or missing rank, or an unknown storage.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class GLoRALinear(nn.Module):
     ) -> None:
         super().__init__()
         if storage not in _STORED:
-            raise ValueError(f"storage must be 'entangled' or 'separate'; got {storage!r}")
+            raise InvalidConfigError(f"storage must be 'entangled' or 'separate'; got {storage!r}")
         self.in_features, self.out_features = base.in_features, base.out_features
         self.storage = storage
         self.ranks = dict.fromkeys("ABC", ranks) if isinstance(ranks, int) else dict(ranks)
-        if min(self.ranks.values()) < 0:
-            raise ValueError(f"ranks must be 0 or more; got {self.ranks}")
+        if self.ranks.keys() != {"A", "B", "C"} or min(self.ranks.values()) < 0:
+            raise InvalidConfigError(f"ranks must give A, B and C 0 or more; got {self.ranks}")
         self.weight = base.weight.requires_grad_(False)
         self.bias = None if base.bias is None else base.bias.requires_grad_(False)
         self._config: LayerConfig | None = None
