@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import nn
@@ -28,6 +29,8 @@ FILES: Final = ("model.safetensors", "config.json", "adapter.safetensors", "subn
 
 def check_export_directory(directory: Path) -> None:
     """Raise ExportError unless `directory` can be written as a new export."""
+    if directory.resolve() == Path.cwd():  # it is replaced as a whole, which a shell would not see
+        raise ExportError(f"{str(directory)!r} is the working directory; name another one")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ExportError(
             f"{str(directory)!r} is not an empty directory; choose another, or remove it first"
@@ -75,7 +78,8 @@ def largest_logit_difference(
 def plain_network(merged: nn.Module, architecture: Architecture) -> nn.Module:
     """The merged weights in a network that timm has built: what an export holds.
 
-    Built with added biases where C or E gave a layer one that the architecture has not by default.
+    Built with added biases where C or E gave a layer one that the architecture has not by default;
+    timm adds them to all layers of a kind, so those that no subnet may change get a zero.
 
     Raises:
         ExportError: timm cannot build a network with these state-dict names.
@@ -83,8 +87,14 @@ def plain_network(merged: nn.Module, architecture: Architecture) -> nn.Module:
     state = merged.state_dict()
     for candidate in (architecture, architecture.with_added_biases()):
         model: nn.Module = candidate.build()
-        if model.state_dict().keys() == state.keys():
-            model.load_state_dict(state)
+        own = model.state_dict().keys()
+        added = {
+            f"{name}.bias": torch.zeros_like(module.bias)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and f"{name}.bias" in own - state.keys()
+        }
+        if own == state.keys() | added.keys() and (not added or candidate != architecture):
+            model.load_state_dict({**added, **state})
             return model.eval()
     foreign = sorted(set(state) ^ set(architecture.build().state_dict()))
     raise ExportError(
@@ -120,10 +130,11 @@ def write_export(
             load as the model it should be.
     """
     check_export_directory(directory)
+    directory = directory.resolve()
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        model = plain_network(merged.cpu(), architecture)
+        model = plain_network(merged, architecture)
         save_for_hf(
             model,
             str(temporary),
@@ -145,7 +156,7 @@ def write_export(
         if directory.exists():
             directory.rmdir()  # empty: it was checked
         temporary.replace(directory)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ExportError):
             raise
         raise ExportError(f"cannot export to {str(directory)!r}: {error}") from error
