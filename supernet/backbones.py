@@ -27,6 +27,14 @@ DEFAULT_PATTERNS: Final = (
 them.
 """
 
+_WRONG_ARGUMENTS: Final = (
+    *(TypeError, ValueError, AssertionError, AttributeError),
+    *(LookupError, ArithmeticError, RuntimeError),
+)
+"""What timm fails with where an argument does not fit: it checks few of them. Files and networks
+fail otherwise.
+"""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -71,7 +79,7 @@ class Architecture:
                         **timm_args,
                     },
                 )
-        except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        except _WRONG_ARGUMENTS as error:
             raise BackboneError(f"timm cannot build {self.model!r}: {_one_line(error)}") from error
 
     def with_added_biases(self) -> Architecture:
@@ -242,6 +250,8 @@ def find_layers(
     }
     chosen = [n for n in linears if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
     unmatched = [p for p in patterns if not fnmatch.filter(linears, p)]
+    if not patterns:
+        raise BackboneError("no patterns are given; name the layers to adapt")
     if not chosen or (unmatched and tuple(patterns) != DEFAULT_PATTERNS):
         raise BackboneError(
             f"patterns {', '.join(map(repr, unmatched))} match no linear layer; "
