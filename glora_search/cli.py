@@ -129,9 +129,7 @@ def launch(
     from glora_search.progress import for_stderr
     from glora_search.study_file import load_study_file
 
-    if address is not None:
-        overrides = (*overrides, f"cluster.address={json.dumps(address)}")
-    file = load_study_file(study, overrides)
+    file = load_study_file(study, _with_address(overrides, address))
     from glora_search import driving
     from glora_search.summary import result_summary
 
@@ -144,22 +142,33 @@ def launch(
 @cli.command(
     short_help="Go on with a study where it stopped.",
     epilog="""\b
-Example:
+Examples:
   glora-search resume my-study
+  glora-search resume my-study --set cluster.workers=8
 """,
 )
 @click.argument("name")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of cluster or export, or another that does not change what is found.",
+)
 @_storage
 @_address
 @_as_json
-def resume(name: str, storage: str | None, address: str | None, as_json: bool) -> None:
+def resume(
+    name: str, overrides: tuple[str, ...], storage: str | None, address: str | None, as_json: bool
+) -> None:
     """Go on with a study where the database says it stopped."""
+    overrides = _with_address(overrides, address)
     from glora_search import driving
     from glora_search.progress import for_stderr
     from glora_search.summary import result_summary
 
     with _resumable(name, storage):
-        result = driving.resume(name, storage=storage, address=address, progress=for_stderr())
+        result = driving.resume(name, overrides=overrides, storage=storage, progress=for_stderr())
     summary = result_summary(result)
     _show(summary.to_json(), summary.render, as_json)
 
@@ -264,6 +273,10 @@ class _resumable:  # noqa: N801 - reads as a statement
                 f"interrupted; {done} subnets are recorded. "
                 f"Go on with: glora-search resume {self._name}{option}"
             )
+
+
+def _with_address(overrides: tuple[str, ...], address: str | None) -> tuple[str, ...]:
+    return overrides if address is None else (*overrides, f'cluster.address="{address}"')
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -106,8 +106,8 @@ def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summ
             for row in rows
         ],
         lines=[
-            f"The winner has the lowest val loss of the {len(result.outcomes)} subnets evaluated; "
-            f"a linear head of {result.export.n_params['head']} parameters comes on top of each row.",
+            f"The winner has the lowest val loss of the {len(result.outcomes)} subnets evaluated.",
+            f"Each row has a linear head of {result.export.n_params['head']} parameters as well.",
             "",
             *export_lines(result.export),
             f"report    {report}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.records import Fitness, Outcome
 from glora_search.search import LoopSettings, run_search
 from glora_search.storage_url import resolve_storage
-from glora_search.study_file import StudyFile
+from glora_search.study_file import StudyFile, resumed_study
 from search_spaces import GLoRASearchError
 from supernet import Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
@@ -152,24 +152,27 @@ def launch(
 def resume(
     name: str,
     *,
+    overrides: Iterable[str] = (),
     storage: str | None = None,
-    address: str | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Go on with a study where the database says it stopped; a finished one is only exported if it
     is not.
 
-    `address` is the Ray to join, where it is not the one of the study file. Other arguments and
-    errors as in `launch`; besides, FingerprintError where backbone, data or supernet are not what
+    Errors as in `launch`; besides, FingerprintError where backbone, data or supernet are not what
     they were.
+
+    Args:
+        name: The study.
+        overrides: `section.key=value` for keys that do not change what is found: where candidates
+            are evaluated, how often things are written, where the export goes.
+        storage: As in `launch`.
+        progress: As in `launch`.
     """
     progress = progress or Silent()
     with Database.open(resolve_storage(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
-        file = study_of(record)
-        if address is not None:
-            cluster = file.cluster.model_copy(update={"address": address})
-            file = file.model_copy(update={"cluster": cluster})
+        file = resumed_study(study_of(record), overrides)
         workers = _workers(file, stack)
         materials = prepare(file, progress)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)

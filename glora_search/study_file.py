@@ -384,6 +384,33 @@ def apply_overrides(table: dict[str, Any], overrides: Iterable[str]) -> None:
         _set(table, override)
 
 
+RESUMABLE_KEYS = (
+    *(f"cluster.{name}" for name in ClusterSection.model_fields),
+    *("search.max_failures", "search.flush_every", "search.flush_s"),
+    *("supernet.device", "supernet.checkpoint_every_s"),
+    *(f"export.{name}" for name in ExportSection.model_fields),
+)
+"""What may differ between a launch and its resume: none of it changes what a search finds."""
+
+
+def resumed_study(file: StudyFile, overrides: Iterable[str]) -> StudyFile:
+    """A stored study with overrides of RESUMABLE_KEYS.
+
+    Raises:
+        StudyFileError: An override of another key, or a wrong value.
+    """
+    table = file.model_dump(mode="json")
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key not in RESUMABLE_KEYS:
+            raise StudyFileError(
+                f"{key} cannot change when a study is resumed; "
+                f"accepted: {', '.join(RESUMABLE_KEYS)}"
+            )
+        _set(table, override)
+    return parse_study(table, origin="the resumed study")
+
+
 def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:
     """Check a study given as nested mappings.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ import ray
 _log = logging.getLogger(__name__)
 
 _IN_FLIGHT: Final = 2  # candidates an actor holds: one that it evaluates, one that waits for it
+_CONNECT_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,10 @@ class RayWorkers:
     Made before the supernet trains: too small a cluster is told at once, and the actors import what
     they need meanwhile.
 
-    Args: address: None starts a Ray of just the size that is needed on this machine, and ends it on
-        `close`; `auto` or `ray://host:port` joins one. pool: Number and size of the workers.
+    Args:
+        address: None starts a Ray of just the size that is needed on this machine, and ends it on
+            `close`; `auto` or `ray://host:port` joins one.
+        pool: Number and size of the workers.
 
     Raises:
         ClusterError: There is no Ray at `address`, or it has not what the workers need.
@@ -87,6 +91,7 @@ def _connect(address: str | None, pool: WorkerPool) -> None:
         if address is None:
             options |= {"num_cpus": pool.workers * pool.cpus, "include_dashboard": False}
         else:
+            check_reachable(address)
             options["address"] = address
         try:
             ray.init(**options)
@@ -103,6 +108,21 @@ def _connect(address: str | None, pool: WorkerPool) -> None:
             f"cluster has {has}. Lower cluster.workers, cluster.cpus_per_worker or "
             "cluster.gpus_per_worker"
         )
+
+
+def check_reachable(address: str) -> None:
+    """Raise ClusterError unless somebody listens at `address`: Ray itself would wait for minutes."""
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise ClusterError(
+            f"{address!r} is no address of Ray; accepted: auto, HOST:PORT, ray://HOST:PORT"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray at {address!r}: {error.strerror or error}") from error
 
 
 def _new_actor(pool: WorkerPool) -> Any:
@@ -131,8 +151,9 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Seat:
-    """A place for one actor; it is filled again when its actor dies."""
+    """A place among the workers; it is filled again when its actor dies."""
 
+    number: int
     actor: Any
     loading: Any
     in_flight: dict[Any, Candidate] = field(default_factory=dict)
@@ -144,13 +165,17 @@ class RayEvaluator:
     Args:
         package: The supernet and the split.
         pool: Number and size of the workers.
-        actors: As many as the pool says.
+        actors: As many as the pool says; those that die are replaced in this list.
     """
 
-    def __init__(self, package: EvaluationPackage, pool: WorkerPool, actors: Sequence[Any]) -> None:
+    def __init__(self, package: EvaluationPackage, pool: WorkerPool, actors: list[Any]) -> None:
         self._pool = pool
+        self._actors = actors
         self._package = ray.put(package)
-        self._seats = [_Seat(actor, actor.load.remote(self._package)) for actor in actors]
+        self._seats = [
+            _Seat(number, actor, actor.load.remote(self._package))
+            for number, actor in enumerate(actors)
+        ]
         self._checked = False
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
@@ -172,23 +197,37 @@ class RayEvaluator:
         """Wait until a worker is there; what keeps a supernet from loading is no candidate's
         fault.
         """
-        if self._checked:
-            return
+        tries = 0
+        while not self._checked:
+            seat = self._first_loaded()
+            tries += 1
+            try:
+                ray.get(seat.loading)
+                self._checked = True
+            except ray.exceptions.RayActorError as error:
+                if tries >= self._pool.max_tries * len(self._seats):
+                    raise ClusterError(f"workers die while they start: {_told(error)}") from error
+                self._fill(seat)
+            except ray.exceptions.RayTaskError as error:
+                raise ClusterError(f"a worker cannot load the supernet: {_told(error)}") from error
+
+    def _first_loaded(self) -> _Seat:
+        """The first seat whose worker has loaded its package, or has failed to."""
         timeout_s = self._pool.start_timeout_s
-        loading = [seat.loading for seat in self._seats]
-        ready, _ = ray.wait(loading, num_returns=1, timeout=timeout_s)
+        loading = {seat.loading: seat for seat in self._seats}
+        ready, _ = ray.wait(list(loading), num_returns=1, timeout=timeout_s)
         if not ready:
             free = ray.available_resources()
             raise ClusterError(
                 f"no worker came up in {timeout_s:g} s; free are {free.get('CPU', 0):g} CPU and "
                 f"{free.get('GPU', 0):g} GPU"
             )
-        try:
-            ray.get(ready)
-        except ray.exceptions.RayError as error:
-            cause = " ".join(str(getattr(error, "cause", None) or error).split())
-            raise ClusterError(f"a worker cannot load the supernet: {cause[-300:]}") from error
-        self._checked = True
+        return loading[ready[0]]
+
+    def _fill(self, seat: _Seat) -> None:
+        """Put a new actor into a seat."""
+        seat.actor = self._actors[seat.number] = _new_actor(self._pool)
+        seat.loading = seat.actor.load.remote(self._package)
 
     def _feed(self, waiting: deque[Candidate]) -> None:
         for _ in range(_IN_FLIGHT):  # breadth first: every actor has one before any has two
@@ -207,6 +246,8 @@ class RayEvaluator:
             except ray.exceptions.RayActorError:
                 yield from self._replace_worker(seat, waiting, tries)
                 continue
+            except ray.exceptions.RayTaskError as error:
+                raise ClusterError(f"a worker cannot evaluate: {_told(error)}") from error
             del seat.in_flight[reference]
             yield outcome
 
@@ -218,8 +259,7 @@ class RayEvaluator:
         """
         lost, seat.in_flight = list(seat.in_flight.values()), {}
         _log.warning("a worker died with %d candidates in flight; starting another", len(lost))
-        seat.actor = _new_actor(self._pool)
-        seat.loading = seat.actor.load.remote(self._package)
+        self._fill(seat)
         # Calls run in order: the first of the lost is the one that was being evaluated.
         first, *rest = lost
         tries[first] += 1
@@ -234,6 +274,12 @@ class RayEvaluator:
         for seat in self._seats:
             ray.kill(seat.actor)
         self._seats = []
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in a worker, in one line; Ray's own text is a page."""
+    cause = getattr(error, "cause", None) or error
+    return " ".join(str(cause).split())[-300:]
 
 
 class WorkerDiedError(ClusterError):

@@ -1,0 +1,212 @@
+"""The loop: whatever interrupts it, a study ends with the same outcomes, none lost, none twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+import pytest
+from known_fitness import outcome_of, vit_space
+from recording_processes import child
+
+from glora_search.errors import StorageError, TooManyFailuresError
+from glora_search.proposing import SearchSettings, make_proposer
+from glora_search.recording import Database, StudyRecord
+from glora_search.records import Candidate, Fitness, Outcome
+from glora_search.search import LoopSettings, run_search
+
+SPACE = vit_space(2)
+SETTINGS = SearchSettings(population=10, generations=3, parents=4, mutations=4, crossovers=4)
+LOOP = LoopSettings(max_failures=0, flush_every=4)
+N = SETTINGS.n_candidates
+
+
+class Table:
+    """An evaluator that looks outcomes up: in shuffled order, and failing where it is told to.
+
+    Args:
+        interrupt_after: Raise KeyboardInterrupt when so many outcomes have been given.
+        failing: Places whose evaluation fails.
+        shuffle: Seed of the order in which outcomes arrive.
+    """
+
+    def __init__(
+        self,
+        *,
+        interrupt_after: int | None = None,
+        failing: Sequence[tuple[int, int]] = (),
+        shuffle: int = 0,
+    ) -> None:
+        self.given = 0
+        self._interrupt_after, self._failing, self._shuffle = interrupt_after, failing, shuffle
+
+    def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
+        arriving = list(candidates)
+        random.Random(self._shuffle).shuffle(arriving)
+        for candidate in arriving:
+            if self.given == self._interrupt_after:
+                raise KeyboardInterrupt
+            self.given += 1
+            outcome = outcome_of(SPACE, candidate)
+            if candidate.place in self._failing:
+                outcome = replace(
+                    outcome, loss=None, top1=None, error_type="RuntimeError", error="told to"
+                )
+            yield outcome
+
+    def close(self) -> None:
+        pass
+
+
+def make_study(url: str, name: str = "s") -> None:
+    with Database(url) as database:
+        database.create_study(name, space=SPACE, fitness=Fitness.LOSS, attributes={})
+
+
+def drive(
+    url: str, evaluator: Table, *, seed: int = 1, loop: LoopSettings = LOOP, name: str = "s"
+) -> list[Outcome]:
+    """Drive the study as launch and resume do, with a database connection of its own."""
+    with Database(url) as database:
+        record = database.open_study(name)
+        proposer = make_proposer(SPACE, SETTINGS, seed)
+        with record.hold():
+            return run_search(record, proposer, evaluator, SETTINGS, loop)
+
+
+def recorded(url: str, name: str = "s") -> list[Outcome]:
+    with Database(url) as database:
+        return database.open_study(name).history()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('undisturbed') / 'x.db'}"
+    make_study(url)
+    return drive(url, Table())
+
+
+def test_every_generation_is_evaluated_and_recorded(
+    database_url: str, undisturbed: list[Outcome]
+) -> None:
+    """All places of all generations, and the database holds what the loop returned."""
+    make_study(database_url)
+    outcomes = drive(database_url, Table())
+    assert [o.candidate.place for o in outcomes] == [(g, i) for g in range(4) for i in range(10)]
+    assert recorded(database_url) == outcomes == undisturbed
+
+
+@pytest.mark.parametrize("shuffle", [1, 2, 3])
+def test_arrival_order_does_not_matter(tmp_path, shuffle: int, undisturbed: list[Outcome]) -> None:
+    """More workers, other speeds: the same outcomes."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    assert drive(url, Table(shuffle=shuffle)) == undisturbed
+
+
+@pytest.mark.parametrize("step", [1, 7, 13])
+def test_interrupted_again_and_again_it_finds_the_same(
+    tmp_path, step: int, undisturbed: list[Outcome]
+) -> None:
+    """Ctrl-C after every few evaluations; what had arrived is never evaluated again."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    evaluated = 0
+    for attempt in range(N):
+        table = Table(interrupt_after=step, shuffle=attempt)
+        try:
+            outcomes = drive(url, table)
+        except KeyboardInterrupt:
+            evaluated += table.given
+            assert len(recorded(url)) == evaluated, "an interruption lost what had arrived"
+        else:
+            evaluated += table.given
+            break
+    assert evaluated == N
+    assert outcomes == recorded(url) == undisturbed
+
+
+def drive_slowly(pipe: Connection, url: str, seed: int) -> None:
+    """Drive the study, telling of every outcome and waiting for word before the next."""
+
+    class Telling(Table):
+        def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
+            for outcome in super().evaluate(candidates):
+                pipe.send(outcome.candidate.place)
+                pipe.recv()
+                yield outcome
+
+    drive(url, Telling(shuffle=seed))
+    pipe.send("done")
+
+
+def test_killed_again_and_again_it_finds_the_same(
+    database_url: str, undisturbed: list[Outcome]
+) -> None:
+    """SIGKILL of the driving process at random outcomes: no flush is lost, nothing is twice."""
+    make_study(database_url)
+    rng = random.Random(5)
+    kept: list[Outcome] = []
+    for attempt in range(30):
+        with child(drive_slowly, database_url, attempt) as process:
+            for _ in range(rng.randrange(5, 14)):
+                if process.hear() == "done":
+                    break
+                process.tell("go on")
+            else:
+                process.kill()
+                now = recorded(database_url)
+                assert set(kept) <= set(now), "a flushed outcome is gone"
+                kept = now
+                continue
+        break
+    assert attempt > 1, "it was never killed"
+    assert recorded(database_url) == undisturbed
+
+
+def test_a_failure_is_recorded_and_not_tried_again(tmp_path) -> None:
+    """The search goes on without it, and a resume leaves it as it is."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    loop = LoopSettings(max_failures=2)
+    first = drive(url, Table(failing=[(0, 3), (2, 1)]), loop=loop)
+    assert [o.candidate.place for o in first if o.failed] == [(0, 3), (2, 1)]
+    again = Table()
+    assert drive(url, again, loop=loop) == first
+    assert again.given == 0
+
+
+def test_too_many_failures_end_the_search_with_all_of_them_recorded(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    with pytest.raises(TooManyFailuresError, match=r"3 .*max_failures is 2; .*told to"):
+        drive(url, Table(failing=[(1, i) for i in range(9)]), loop=LoopSettings(max_failures=2))
+    assert sum(o.failed for o in recorded(url)) == 3
+
+
+def test_a_study_of_another_seed_is_refused(tmp_path) -> None:
+    """Otherwise two searches would be mixed into one study without a word."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    with pytest.raises(KeyboardInterrupt):
+        drive(url, Table(interrupt_after=5))
+    with pytest.raises(StorageError, match="another seed"):
+        drive(url, Table(), seed=2)
+
+
+def test_every_offspring_is_ranked(tmp_path, undisturbed: list[Outcome]) -> None:
+    """The winner may come from the last generation: the published loop never ranks it."""
+    bests = []
+    for seed in range(6):
+        url = f"sqlite:///{tmp_path / f'{seed}.db'}"
+        make_study(url)
+        outcomes = drive(url, Table(), seed=seed)
+        record: StudyRecord
+        with Database(url) as database:
+            record = database.open_study("s")
+            best = record.best()
+        assert best == min(outcomes, key=Fitness.LOSS.rank)
+        bests.append(best.candidate.generation)
+    assert SETTINGS.generations in bests
