@@ -111,7 +111,7 @@ def _connect(address: str | None, pool: WorkerPool) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Raise ClusterError unless somebody listens at `address`: Ray itself would wait for minutes."""
+    """Raise ClusterError unless somebody listens there: Ray itself would wait for minutes."""
     if address == "auto":
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
