@@ -82,24 +82,32 @@ def plain_network(merged: nn.Module, architecture: Architecture) -> nn.Module:
     timm adds them to all layers of a kind, so those that no subnet may change get a zero.
 
     Raises:
-        ExportError: timm cannot build a network with these state-dict names.
+        ExportError: timm cannot build a network with these state-dict names and shapes.
     """
     state = merged.state_dict()
     for candidate in (architecture, architecture.with_added_biases()):
         model: nn.Module = candidate.build()
-        own = model.state_dict().keys()
+        own = model.state_dict()
         added = {
             f"{name}.bias": torch.zeros_like(module.bias)
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and f"{name}.bias" in own - state.keys()
+            if isinstance(module, nn.Linear) and f"{name}.bias" in own.keys() - state.keys()
         }
-        if own == state.keys() | added.keys() and (not added or candidate != architecture):
-            model.load_state_dict({**added, **state})
+        filled = {**added, **state}
+        if _shapes(own) == _shapes(filled) and (not added or candidate != architecture):
+            model.load_state_dict(filled)
             return model.eval()
-    foreign = sorted(set(state) ^ set(architecture.build().state_dict()))
+    theirs = _shapes(architecture.build().state_dict())
+    mine = _shapes(state)
+    foreign = min(name for name in mine | theirs if mine.get(name) != theirs.get(name))
     raise ExportError(
-        f"timm builds {architecture.model!r} without {foreign[0]!r}: cannot be exported"
+        f"{foreign!r} is {theirs.get(foreign, 'absent')} in timm's {architecture.model!r}, and "
+        f"{mine.get(foreign, 'absent')} in the merged model: it is of another architecture"
     )
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def write_export(
