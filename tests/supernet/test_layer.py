@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from formulas import rebuilt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -380,28 +381,6 @@ def test_ranks_nest(storage: Storage) -> None:
 
 
 # What is exported
-
-
-def rebuilt(
-    weight: Tensor, bias: Tensor | None, tensors: dict[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """W0 + W0 * A + B and b0 + b0 * D + E + W0 C, from the tensors and their names alone."""
-    o, i = weight.shape
-    zero = torch.zeros((), dtype=weight.dtype)
-    columns = {"A": (o, 1), "B": (o, 1), "C": (i, 1), "D": (o,), "E": (o,)}
-    dense = {}
-    for support, column in columns.items():
-        if f"{support}_down" in tensors:
-            dense[support] = tensors[f"{support}_down"] @ tensors[f"{support}_up"]
-        else:
-            value = tensors.get(support, zero)
-            dense[support] = value.reshape(column) if value.ndim else value
-    b0 = torch.zeros(o, dtype=weight.dtype) if bias is None else bias
-    carried = (weight @ dense["C"]).squeeze(1) if dense["C"].ndim else zero
-    return (
-        weight + weight * dense["A"] + dense["B"],
-        b0 + b0 * dense["D"] + dense["E"] + carried,
-    )
 
 
 @pytest.mark.parametrize("storage", STORAGES)
