@@ -30,6 +30,7 @@ from glora_search.prepare import (
 from glora_search.progress import Progress, Silent
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.recording import Database, StudyRecord
+from glora_search.recording.urls import parse_url
 from glora_search.records import Fitness, Outcome
 from glora_search.search import LoopSettings, run_search
 from glora_search.storage_url import resolve_storage
@@ -128,11 +129,13 @@ def launch(
         KeyboardInterrupt: After what has arrived was written; `resume` goes on from there.
     """
     progress = progress or Silent()
-    with Database.open(resolve_storage(storage), create=True) as database, ExitStack() as stack:
-        _check_new(database, file.study.name)
+    url = resolve_storage(storage)
+    with ExitStack() as stack:
+        _check_new(url, file.study.name)
         check_export_directory(file.export_directory)
         workers = _workers(file, stack)
         materials = prepare(file, progress)
+        database = stack.enter_context(Database.open(url, create=True))
         record = database.create_study(
             file.study.name,
             space=materials.space,
@@ -146,6 +149,7 @@ def launch(
                 "status": "training",
             },
         )
+        stack.enter_context(record.hold())
         return _drive(record, materials, workers, progress)
 
 
@@ -173,6 +177,7 @@ def resume(
     with Database.open(resolve_storage(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
         file = resumed_study(study_of(record), overrides)
+        stack.enter_context(record.hold())
         workers = _workers(file, stack)
         materials = prepare(file, progress)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
@@ -247,15 +252,20 @@ def search_settings(file: StudyFile) -> SearchSettings:
     )
 
 
-def _check_new(database: Database, name: str) -> None:
-    try:
-        database.open_study(name)
-    except StudyNotFoundError:
+def _check_new(url: str, name: str) -> None:
+    """Refuse a name that is taken, before anything slow; a database file is not made for that."""
+    file = parse_url(url).sqlite_file
+    if file is not None and not file.exists() and file.parent.is_dir():
         return
-    raise StudyExistsError(
-        f"study {name!r} is in {database.shown} already; go on with it by "
-        f"`glora-search resume {name}`, or choose another study.name"
-    )
+    with Database.open(url, create=True) as database:
+        try:
+            database.open_study(name)
+        except StudyNotFoundError:
+            return
+        raise StudyExistsError(
+            f"study {name!r} is in {database.shown} already; go on with it by "
+            f"`glora-search resume {name}`, or choose another study.name"
+        )
 
 
 def _workers(file: StudyFile, stack: ExitStack) -> RayWorkers | None:
@@ -276,28 +286,28 @@ def _workers(file: StudyFile, stack: ExitStack) -> RayWorkers | None:
 def _drive(
     record: StudyRecord, materials: Materials, workers: RayWorkers | None, progress: Progress
 ) -> SearchResult:
+    """From a study that this process holds to its export."""
     file = materials.file
-    with record.hold():
-        supernet = train_or_load_supernet(materials, progress)
-        found = {"supernet": supernet_fingerprint(supernet)}
-        recorded: Mapping[str, str] = record.attributes["fingerprints"]
-        check_fingerprints(recorded, found, record.name)
-        record.set_attribute("fingerprints", {**recorded, **found})
-        record.set_attribute("status", "searching")
-        evaluator = _evaluator(materials, supernet, workers)
-        outcomes = _search(record, materials, evaluator, progress)
-        winner = min(outcomes, key=record.fitness.rank)
-        if winner.failed:
-            raise GLoRASearchError(
-                f"every evaluation of study {record.name!r} failed; the last error: {winner.error}"
-            )
-        record.set_attribute("status", "exporting")
-        number, target = _chosen_trial(record, None), file.export_directory
-        exported = _existing_export(target, record, number) or _export(
-            record, number, target, materials, supernet, progress
+    supernet = train_or_load_supernet(materials, progress)
+    found = {"supernet": supernet_fingerprint(supernet)}
+    recorded: Mapping[str, str] = record.attributes["fingerprints"]
+    check_fingerprints(recorded, found, record.name)
+    record.set_attribute("fingerprints", {**recorded, **found})
+    record.set_attribute("status", "searching")
+    evaluator = _evaluator(materials, supernet, workers)
+    outcomes = _search(record, materials, evaluator, progress)
+    winner = min(outcomes, key=record.fitness.rank)
+    if winner.failed:
+        raise GLoRASearchError(
+            f"every evaluation of study {record.name!r} failed; the last error: {winner.error}"
         )
-        record.set_attribute("export", exported.summary())
-        record.set_attribute("status", "complete")
+    record.set_attribute("status", "exporting")
+    number, target = _chosen_trial(record, None), file.export_directory
+    exported = _existing_export(target, record, number) or _export(
+        record, number, target, materials, supernet, progress
+    )
+    record.set_attribute("export", exported.summary())
+    record.set_attribute("status", "complete")
     return SearchResult(
         name=record.name,
         outcomes=outcomes,

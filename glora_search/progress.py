@@ -87,7 +87,7 @@ class TerminalProgress:
 
 
 class LineProgress:
-    """A line at the start, at every tenth and at least every 30 seconds: for log files.
+    """A line at the start, at the end, and at every tenth that took a while: for log files.
 
     Args:
         stream: Where to; stderr if not given.
@@ -107,7 +107,8 @@ class LineProgress:
             def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
                 self.total = self.total if total is None else total
                 tenth, now = 10 * done // max(self.total, 1), time.monotonic()
-                if tenth != self.tenth or now - self.told_at >= 30:
+                waited_s, finished = now - self.told_at, done >= self.total
+                if finished or waited_s >= 30 or (tenth != self.tenth and waited_s >= 2):
                     self.tenth, self.told_at = tenth, now
                     told = f"{what}: {done}/{self.total}, {now - started:.0f} s {note}"
                     outer.note(told.rstrip())
