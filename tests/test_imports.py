@@ -1,0 +1,193 @@
+"""The direction of imports: what each package may know, and what it must run without."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("search_spaces", "supernet", "glora_search")
+NETWORK = {"torch", "timm", "numpy", "safetensors", "PIL", "sklearn"}
+MODELS = {"torch", "torchvision", "timm", "safetensors", "supernet"}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imported_by(module: str) -> frozenset[str]:
+    """Dotted names that the module imports, wherever in its file; those of a package included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            assert node.module
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def reach(package: str) -> set[str]:
+    """Top names, and modules of ours, that the package's modules import, directly or not."""
+    pending = [m for m in modules() if m == package or m.startswith(f"{package}.")]
+    assert pending, f"no module below {package}"
+    seen: set[str] = set()
+    tops: set[str] = set()
+    while pending:
+        module = pending.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        for name in imported_by(module):
+            tops.add(name.partition(".")[0])
+            pending += [m for m in _with_parents(name) if m in modules()]
+    return seen | (tops - set(sys.stdlib_module_names))
+
+
+def _with_parents(name: str) -> Iterable[str]:
+    parts = name.split(".")
+    return (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+
+
+def foreign(names: Iterable[str]) -> set[str]:
+    """The third-party packages among `names`."""
+    return {name for name in names if "." not in name} - set(PACKAGES)
+
+
+def test_there_are_modules_to_look_at() -> None:
+    """A walk over a wrong folder would find nothing wrong."""
+    counts = {p: sum(m.startswith(f"{p}.") for m in modules()) for p in PACKAGES}
+    assert counts["search_spaces"] >= 5
+    assert counts["supernet"] >= 10
+    assert counts["glora_search"] >= 15
+    assert "torch" in imported_by("supernet.layer")
+    assert "torch" in reach("glora_search.evaluating"), "by way of supernet"
+
+
+def test_search_spaces_need_the_standard_library_alone() -> None:
+    names = reach("search_spaces")
+    assert foreign(names) == set()
+    assert {name.partition(".")[0] for name in names} == {"search_spaces"}
+
+
+def test_the_network_knows_nothing_of_the_service() -> None:
+    """It trains on a GPU machine that has neither Ray nor Optuna."""
+    names = reach("supernet")
+    assert foreign(names) <= NETWORK
+    assert not any(name.startswith("glora_search") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("package", "excluded"),
+    [
+        ("proposing", {*MODELS, "ray", "sqlalchemy"}),
+        ("recording", {*MODELS, "ray"}),
+        ("evaluating", {"optuna", "sqlalchemy"}),
+        ("reporting", {*MODELS, "ray"}),
+    ],
+)
+def test_parts_of_the_service_stand_alone(package: str, excluded: set[str]) -> None:
+    """Something proposes, something evaluates, something records: each without the others."""
+    names = reach(f"glora_search.{package}")
+    assert not names & excluded
+    parts = {"proposing", "recording", "evaluating"} - {package}
+    if package == "reporting":  # it reads what was recorded
+        parts -= {"recording"}
+    assert not any(name.startswith(f"glora_search.{part}") for name in names for part in parts)
+
+
+def test_the_loop_needs_neither_network_nor_cluster() -> None:
+    """It joins three protocols, so it is tested with a table of known fitness."""
+    direct = {name.partition(".")[0] for name in imported_by("glora_search.search")}
+    assert not direct & {*MODELS, "ray", "optuna", "sqlalchemy"}
+
+
+# In processes of their own
+
+_TRAIN_WITHOUT_THE_SERVICE = """
+import sys
+
+absent = ("ray", "optuna", "sqlalchemy", "pydantic", "click", "rich", "plotly", "glora_search")
+
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ImportError(f"{name} is blocked")
+
+
+sys.meta_path.insert(0, Blocked())
+for name in absent:
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit(f"{name} can be imported")
+
+import torch
+import search_spaces, supernet, supernet.export
+from supernet.data import DigitsSource, load_search_splits
+
+torch.set_num_threads(1)
+args = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
+architecture = supernet.Architecture("vit_tiny_patch16_224", 5, args)
+model = architecture.build()
+preprocessing = supernet.Preprocessing.from_model(model)
+train, val = load_search_splits(DigitsSource(n_train=10, n_val=10), preprocessing)
+layers = supernet.find_layers(model, architecture=architecture)
+space = search_spaces.SearchSpace(layers, search_spaces.load_preset("digits").choices)
+network = supernet.Supernet(model, space)
+before = {name: tensor.clone() for name, tensor in network.trainable_state().items()}
+supernet.train_supernet(network, train, supernet.Recipe(epochs=1, lr=1e-2), seed=0)
+assert any(not torch.equal(before[name], t) for name, t in network.trainable_state().items())
+(evaluation,) = supernet.evaluate_subnets(network, [space.max_subnet()], val)
+print("trained and evaluated", evaluation.n_images)
+assert not set(absent) & set(sys.modules)
+"""
+
+_HELP = """
+import sys, json
+from glora_search.cli import cli
+
+cli.main(["--help"], standalone_mode=False)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def python(code: str) -> list[str]:
+    """The lines that a new process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_network_trains_where_the_service_cannot_be_imported() -> None:
+    assert python(_TRAIN_WITHOUT_THE_SERVICE) == ["trained and evaluated 10"]
+
+
+def test_help_answers_at_once() -> None:
+    """It loads nothing that is slow to load."""
+    *help_text, loaded = python(_HELP)
+    slow = {"torch", "timm", "ray", "optuna", "pydantic", "sqlalchemy", "plotly", "numpy"}
+    assert not slow & set(json.loads(loaded))
+    assert "click" in json.loads(loaded)
+    assert any("launch" in line for line in help_text)
