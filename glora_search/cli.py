@@ -86,7 +86,11 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from glora_search.demo import run_demo
     from glora_search.progress import for_stderr
 
-    result = run_demo(out, overrides, progress=for_stderr())
+    try:
+        result = run_demo(out, overrides, progress=for_stderr())
+    except KeyboardInterrupt:
+        _tell("interrupted; the same command goes on where it was")
+        sys.exit(130)
     _show(result.to_json(), result.render, as_json)
 
 

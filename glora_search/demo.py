@@ -1,8 +1,7 @@
 """The demo: the whole path on scikit-learn's handwritten digits, and what it is worth beside
 baselines.
 
-Nothing in it is simulated: it launches the packaged study `digits` as any study is launched, and
-trains the baselines with the same recipe on the same images.
+Nothing in it is simulated: it launches the packaged study `digits` as any study is launched.
 """
 
 from __future__ import annotations
@@ -11,34 +10,23 @@ import dataclasses
 import random
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from glora_search import driving
+from glora_search.baselines import BackgroundBaselines, n_epochs
 from glora_search.examples import load_example
-from glora_search.prepare import device_of, prepare
-from glora_search.progress import Bar, Progress, Silent
+from glora_search.prepare import prepare
+from glora_search.progress import Progress
 from glora_search.recording import Database
 from glora_search.reporting import write_report
 from glora_search.study_file import StudyFile, apply_overrides, parse_study
 from glora_search.summary import Summary, export_lines
-from search_spaces import ParamLimits, SearchSpace, SubnetConfig
-from supernet import (
-    EpochEnd,
-    Recipe,
-    Split,
-    Supernet,
-    evaluate_subnets,
-    train_supernet,
-)
+from search_spaces import ParamLimits, SubnetConfig
+from supernet import Split, Supernet, evaluate_subnets
 
-_NOTHING: Final = {support: ["none"] for support in "ABCDE"}
-_BASELINES: Final = {
-    "linear probe": _NOTHING,
-    "uniform LoRA, rank 4": {**_NOTHING, "B": ["lora_4"]},
-}
 _RANDOM_SUBNETS: Final = 10
 _SIZE_TOLERANCE: Final = 0.02
 
@@ -69,12 +57,16 @@ def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summ
     out.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{out / 'studies.db'}"
     file = _study(out, storage, overrides)
-    if _is_unfinished(storage, file.study.name):
-        progress.note(f"resuming {file.study.name}")
-        result = driving.resume(file.study.name, storage=storage, progress=progress)
-    else:
-        result = driving.launch(file, storage=storage, progress=progress)
-    rows = _compare(result, progress)
+    prepare(file, progress)  # trains the backbone, if that has not been done
+    with BackgroundBaselines(file) as training:
+        if _is_unfinished(storage, file.study.name):
+            progress.note(f"resuming {file.study.name}")
+            result = driving.resume(file.study.name, storage=storage, progress=progress)
+        else:
+            result = driving.launch(file, storage=storage, progress=progress)
+        with progress.bar("training the baselines", n_epochs(file)) as bar:
+            baselines = training.finish(bar)
+    rows = _compare(result, baselines, progress)
     report = out / f"{result.name}.html"
     with Database.open(storage, create=False) as database:
         record = database.open_study(result.name)
@@ -146,54 +138,26 @@ def _is_unfinished(storage: str, name: str) -> bool:
     return _status(storage, name) not in (None, "complete")
 
 
-def _compare(result: driving.SearchResult, progress: Progress) -> list[Row]:
-    """The winner beside random subnets of its size and what one would have done without a
-    search.
-    """
+def _compare(
+    result: driving.SearchResult, baselines: Mapping[str, Supernet], progress: Progress
+) -> list[Row]:
+    """The winner beside random subnets of its size and the baselines."""
     materials = result.materials
     val, test = materials.val, materials.test_split(progress)
     winner = result.winner.candidate
-    rows = [_row("winner of the search", result.supernet, [winner.subnet], val, test)]
     window = int(_SIZE_TOLERANCE * winner.n_params)
     limits = ParamLimits(winner.n_params - window, winner.n_params + window)
     randoms = [
         materials.space.sample(random.Random(f"demo/{k}"), limits) for k in range(_RANDOM_SUBNETS)
     ]
-    rows.append(
-        _row(f"random subnet (mean of {_RANDOM_SUBNETS})", result.supernet, randoms, val, test)
-    )
-    recipe = Recipe(**materials.file.supernet.recipe_fields())
-    with progress.bar("training the baselines", len(_BASELINES) * recipe.epochs) as bar:
-        for k, (what, choices) in enumerate(_BASELINES.items()):
-            baseline = _baseline(result, choices, recipe, _shifted(bar, k * recipe.epochs))
-            subnet = baseline.space.min_subnet()
-            rows.append(_row(what, baseline, [subnet], val, test))
-    return rows
-
-
-def _baseline(
-    result: driving.SearchResult,
-    choices: dict[str, list[str]],
-    recipe: Recipe,
-    on_epoch: Callable[[EpochEnd], None],
-) -> Supernet:
-    """One configuration for all layers, trained as the supernet is: a space of a single subnet."""
-    materials = prepare(result.materials.file, Silent())  # the search's backbone is a supernet now
-    space = SearchSpace(materials.space.layers, choices)
-    device = device_of(materials.file)
-    supernet = Supernet(materials.backbone, space, seed=materials.file.study.seed).to(device)
-    train_supernet(
-        supernet,
-        materials.train.to(device),
-        recipe,
-        seed=materials.file.study.seed,
-        on_epoch=on_epoch,
-    )
-    return supernet
-
-
-def _shifted(bar: Bar, by: int) -> Callable[[EpochEnd], None]:
-    return lambda end: bar.update(by + end.epoch, f"loss {end.loss:.3f}")
+    return [
+        _row("winner of the search", result.supernet, [winner.subnet], val, test),
+        _row(f"random subnet (mean of {_RANDOM_SUBNETS})", result.supernet, randoms, val, test),
+        *(
+            _row(what, network, [network.space.min_subnet()], val, test)
+            for what, network in baselines.items()
+        ),
+    ]
 
 
 def _row(
