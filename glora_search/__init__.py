@@ -1,1 +1,30 @@
-"""The service: study files, proposals, evaluators, the database, and the loop that joins them."""
+"""The service: study files, proposals, evaluators, the database, and the loop that joins them.
+
+`launch`, `resume` and `export` are the three commands as functions. They are imported when they are
+asked for, so that `import glora_search` and the command line's help stay quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glora_search.driving import export, launch, resume
+    from glora_search.study_file import load_study_file
+
+__all__ = ["export", "launch", "load_study_file", "resume"]
+
+_HOMES = {
+    "export": "glora_search.driving",
+    "launch": "glora_search.driving",
+    "resume": "glora_search.driving",
+    "load_study_file": "glora_search.study_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
