@@ -1,0 +1,175 @@
+"""The edge to the study's attributes: JSON that may lack anything becomes records.
+
+A study is reported in whatever state it is: still training, interrupted, written by an earlier
+version. What is absent or of another type is None, never an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces import NO_LIMITS, InfeasibleLimitError, ParamLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitScore:
+    """What a subnet scored on one split.
+
+    Args:
+        top1: A fraction.
+        loss: Mean cross-entropy, nats.
+        n_images: The split's size.
+    """
+
+    top1: float | None
+    loss: float | None
+    n_images: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFacts:
+    """What was exported, and what it scored.
+
+    Args:
+        directory: Where it lies.
+        trial: Optuna's number of the subnet.
+        val: On the split that the search optimised on.
+        test: On the split that nothing was chosen on; None where there is none.
+        logit_difference: The largest between subnet and merged model, on the val images.
+        n_params: Counts by what they count: adapter, head, merged_model.
+    """
+
+    directory: str | None
+    trial: int | None
+    val: SplitScore | None
+    test: SplitScore | None
+    logit_difference: float | None
+    n_params: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One row of the table in which the winner stands beside baselines.
+
+    Args:
+        what: Which network.
+        n_params: Trainable scalars, without the head.
+        val_loss: Nats.
+        val_top1: A fraction.
+        test_top1: A fraction.
+    """
+
+    what: str
+    n_params: int | None
+    val_loss: float | None
+    val_top1: float | None
+    test_top1: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFacts:
+    """What the database holds of a study besides its trials."""
+
+    study: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    status: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    export: ExportFacts | None = None
+    comparison: tuple[ComparisonRow, ...] = ()
+
+    @property
+    def limits(self) -> ParamLimits:
+        """The limits on a subnet's parameters that the study file sets."""
+        search = _mapping(self.study.get("search"))
+        try:
+            return ParamLimits(
+                _integer(search.get("min_params")) or 0, _integer(search.get("max_params"))
+            )
+        except InfeasibleLimitError:
+            return NO_LIMITS
+
+    @property
+    def n_val(self) -> int | None:
+        """Images of the val split: as counted for the export, else as the study file asks for."""
+        if self.export and self.export.val and self.export.val.n_images:
+            return self.export.val.n_images
+        return _integer(_mapping(self.study.get("data")).get("n_val")) or None
+
+    @property
+    def n_test(self) -> int | None:
+        """Images of the test split."""
+        return self.export.test.n_images if self.export and self.export.test else None
+
+
+def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
+    """The facts that `attributes`, a study's own, hold."""
+    comparison = attributes.get("comparison")
+    status = attributes.get("status")
+    return StudyFacts(
+        study=_mapping(attributes.get("study")),
+        seed=_integer(attributes.get("seed")),
+        status=status if isinstance(status, str) else None,
+        versions=_texts(attributes.get("versions")),
+        fingerprints=_texts(attributes.get("fingerprints")),
+        machine=_texts(attributes.get("machine")),
+        export=_export(attributes.get("export")),
+        comparison=tuple(
+            ComparisonRow(
+                what=str(row.get("what", "")),
+                n_params=_integer(row.get("n_params")),
+                val_loss=_number(row.get("val_loss")),
+                val_top1=_number(row.get("val_top1")),
+                test_top1=_number(row.get("test_top1")),
+            )
+            for row in (comparison if isinstance(comparison, list) else ())
+            if isinstance(row, Mapping)
+        ),
+    )
+
+
+def _export(value: Any) -> ExportFacts | None:
+    if not isinstance(value, Mapping) or not value:
+        return None
+    directory = value.get("directory")
+    counts = {key: _integer(n) for key, n in _mapping(value.get("n_params")).items()}
+    return ExportFacts(
+        directory=directory if isinstance(directory, str) else None,
+        trial=_integer(value.get("trial")),
+        val=_score(value.get("val")),
+        test=_score(value.get("test")),
+        logit_difference=_number(value.get("logit_difference")),
+        n_params={key: n for key, n in counts.items() if n is not None},
+    )
+
+
+def _score(value: Any) -> SplitScore | None:
+    if not isinstance(value, Mapping):
+        return None
+    return SplitScore(
+        top1=_number(value.get("top1")),
+        loss=_number(value.get("loss")),
+        n_images=_integer(value.get("n_images")),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: Any) -> Mapping[str, str]:
+    return {key: "none" if v is None else str(v) for key, v in _mapping(value).items()}
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
