@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import random
 from collections import defaultdict
@@ -269,6 +270,36 @@ def test_every_step_draws_a_subnet_of_the_space() -> None:
         for gene, token in subnet.to_params().items():
             seen[gene].add(token)
     assert {gene.name: set(gene.choices) for gene in supernet.space.genes} == seen
+
+
+class RecordOrder:
+    """A split that notes which images it was asked for; everything else is the split's."""
+
+    def __init__(self, split: Any) -> None:
+        self.split, self.asked = split, list[list[int]]()
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def gather_each(self, batches: Any) -> Any:
+        batches = list(batches)
+        self.asked += [batch.tolist() for batch in batches]
+        return self.split.gather_each(batches)
+
+
+def test_an_epoch_sees_every_image_once_in_an_order_of_its_own() -> None:
+    """The last batch takes the remainder; the order is a function of seed and epoch."""
+    orders = []
+    for seed in (0, 0, 1):
+        split: Any = RecordOrder(digits()[0])
+        train_backbone(backbone_of(DIGITS), split, RECIPE, seed=seed)
+        assert [len(batch) for batch in split.asked] == [16, 16, 8] * 5
+        epochs = [tuple(itertools.chain(*split.asked[k : k + 3])) for k in range(0, 15, 3)]
+        assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
+        assert len({*epochs, tuple(range(40))}) == 6, "each epoch is shuffled anew"
+        orders.append(epochs)
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
 
 
 def test_training_learns() -> None:
