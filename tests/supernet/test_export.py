@@ -42,6 +42,13 @@ from supernet.export import (
 )
 
 CLASS_NAMES = ("five", "six", "seven", "eight", "nine")
+UNLIKE_THE_BACKBONES: dict[str, Any] = {
+    "interpolation": "bilinear",
+    "mean": (0.25,),
+    "std": (0.75,),
+    "crop_pct": 0.8,
+    "crop_mode": "squash",
+}
 RECORD = {"study": "a study", "val": {"top1": 0.5}}
 
 
@@ -90,7 +97,7 @@ def export_of(
         supernet=supernet,
         subnet=subnet,
         merged=supernet.merge(subnet),
-        preprocessing=Preprocessing.from_model(model, interpolation="bilinear"),
+        preprocessing=Preprocessing.from_model(model, **UNLIKE_THE_BACKBONES),
     )
     exported.write(directory)
     return exported
@@ -207,7 +214,7 @@ def test_timm_alone_loads_it_and_computes_the_same(
 def test_the_config_carries_preprocessing_and_classes(
     name: str, exports: dict[str, Exported], elsewhere: tuple[dict[str, Any], Any]
 ) -> None:
-    """So that a user's transform is the one with which the numbers were made."""
+    """As the study set it: a user's transform is the one with which the numbers were made."""
     found, preprocessing = elsewhere[0][name], exports[name].preprocessing
     data = {key: found["data"][key] for key in asdict(preprocessing)}
     assert Preprocessing(**data) == preprocessing
