@@ -7,18 +7,20 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from search_spaces.errors import GLoRASearchError
+
+if TYPE_CHECKING:
+    from glora_search.progress import Progress
 
 _STORAGE_HELP = (
     "Database URL, such as sqlite:///studies.db or postgresql://user@host/name. "
@@ -84,10 +86,12 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     time.
     """
     from glora_search.demo import run_demo
+    from glora_search.interruption import Interruptible
     from glora_search.progress import for_stderr
 
     try:
-        result = run_demo(out, overrides, progress=for_stderr())
+        with Interruptible(for_stderr()) as progress:
+            result = run_demo(out, overrides, progress=progress)
     except KeyboardInterrupt:
         _tell("interrupted; the same command goes on where it was")
         sys.exit(130)
@@ -130,15 +134,14 @@ def launch(
 
     Ctrl-C stops it; `glora-search resume NAME` goes on where it was.
     """
-    from glora_search.progress import for_stderr
     from glora_search.study_file import load_study_file
 
     file = load_study_file(study, _with_address(overrides, address))
     from glora_search import driving
     from glora_search.summary import result_summary
 
-    with _resumable(file.study.name, storage):
-        result = driving.launch(file, storage=storage, progress=for_stderr())
+    with _resumable(file.study.name, storage) as progress:
+        result = driving.launch(file, storage=storage, progress=progress)
     summary = result_summary(result)
     _show(summary.to_json(), summary.render, as_json)
 
@@ -168,11 +171,10 @@ def resume(
     """Go on with a study where the database says it stopped."""
     overrides = _with_address(overrides, address)
     from glora_search import driving
-    from glora_search.progress import for_stderr
     from glora_search.summary import result_summary
 
-    with _resumable(name, storage):
-        result = driving.resume(name, overrides=overrides, storage=storage, progress=for_stderr())
+    with _resumable(name, storage) as progress:
+        result = driving.resume(name, overrides=overrides, storage=storage, progress=progress)
     summary = result_summary(result)
     _show(summary.to_json(), summary.render, as_json)
 
@@ -251,40 +253,35 @@ def report(name: str, out: Path | None, storage: str | None) -> None:
     click.echo(path)
 
 
-class _resumable:  # noqa: N801 - reads as a statement
-    """On an interruption, tell how to go on, if there is something to go on with."""
+@contextlib.contextmanager
+def _resumable(name: str, storage: str | None) -> Iterator[Progress]:
+    """Progress on stderr; on an interruption, tell how to go on, if there is something to."""
+    from glora_search.interruption import Interruptible
+    from glora_search.progress import for_stderr
 
-    def __init__(self, name: str, storage: str | None) -> None:
-        self._name, self._storage = name, storage
+    try:
+        with Interruptible(for_stderr()) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        _tell(f"interrupted{_how_to_go_on(name, storage)}")
+        sys.exit(130)
 
-    def __enter__(self) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)  # a polite stop is resumable as well
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not issubclass(kind, KeyboardInterrupt):
-            return
-        from glora_search.recording import Database
-        from glora_search.storage_url import resolve_storage
+def _how_to_go_on(name: str, storage: str | None) -> str:
+    from glora_search.recording import Database
+    from glora_search.storage_url import resolve_storage
 
-        try:
-            with Database.open(resolve_storage(self._storage), create=False) as database:
-                done = database.open_study(self._name).tally().n_complete
-        except GLoRASearchError:
-            _tell("interrupted before anything was recorded; launch again")
-        else:
-            option = f" --storage '{database.shown}'" if self._storage else ""
-            _tell(
-                f"interrupted; {done} subnets are recorded. "
-                f"Go on with: glora-search resume {self._name}{option}"
-            )
+    try:
+        with Database.open(resolve_storage(storage), create=False) as database:
+            done = database.open_study(name).tally().n_complete
+            option = f" --storage '{database.shown}'" if storage else ""
+    except GLoRASearchError:
+        return " before anything was recorded; launch again"
+    return f"; {done} subnets are recorded. Go on with: glora-search resume {name}{option}"
 
 
 def _with_address(overrides: tuple[str, ...], address: str | None) -> tuple[str, ...]:
     return overrides if address is None else (*overrides, f'cluster.address="{address}"')
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _show(document: Any, render: Callable[[], None], as_json: bool) -> None:

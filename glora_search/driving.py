@@ -34,7 +34,7 @@ from glora_search.recording.urls import parse_url
 from glora_search.records import Fitness, Outcome
 from glora_search.search import LoopSettings, run_search
 from glora_search.storage_url import resolve_storage
-from glora_search.study_file import StudyFile, resumed_study
+from glora_search.study_file import StudyFile, load_study_file, resumed_study
 from search_spaces import GLoRASearchError
 from supernet import Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
@@ -64,7 +64,8 @@ class Export:
     Args:
         directory: Where it is.
         trial: Optuna's number of the exported subnet.
-        outcome: Its record: the numbers of the validation split.
+        outcome: Its record.
+        val: Its numbers on the validation split.
         test: Its numbers on the test split; None where the data set has none.
         logit_difference: The largest absolute one between subnet and merged model on validation
             images.
@@ -74,6 +75,7 @@ class Export:
     directory: Path
     trial: int
     outcome: Outcome
+    val: Figures
     test: Figures | None
     logit_difference: float
     n_params: dict[str, int]
@@ -84,7 +86,7 @@ class Export:
         return {
             "directory": str(self.directory),
             "trial": self.trial,
-            "val": {"top1": self.outcome.top1, "loss": self.outcome.loss},
+            "val": asdict(self.val),
             "test": None if test is None else asdict(test),
             "logit_difference": self.logit_difference,
             "n_params": self.n_params,
@@ -113,12 +115,15 @@ class SearchResult:
 
 
 def launch(
-    file: StudyFile, *, storage: str | None = None, progress: Progress | None = None
+    study: StudyFile | Path | str,
+    *,
+    storage: str | None = None,
+    progress: Progress | None = None,
 ) -> SearchResult:
     """Train (or reuse) the supernet, search it, and export the winner.
 
     Args:
-        file: The study; see `glora_search.study_file.load_study_file`.
+        study: A study file's path, or what `glora_search.study_file.load_study_file` made of it.
         storage: Database URL; by default the environment's or a SQLite file in the working
             directory.
         progress: Where to report long steps.
@@ -129,6 +134,7 @@ def launch(
         KeyboardInterrupt: After what has arrived was written; `resume` goes on from there.
     """
     progress = progress or Silent()
+    file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
     url = resolve_storage(storage)
     with ExitStack() as stack:
         _check_new(url, file.study.name)
@@ -399,6 +405,9 @@ def _export(
             f"the merged model differs from its subnet by {difference:.2g} in a logit of the "
             f"validation images; export.tolerance is {file.export.tolerance:g}. Nothing was written"
         )
+    assert outcome.top1 is not None, "a failed trial is not chosen"
+    assert outcome.loss is not None, "a failed trial is not chosen"
+    val = Figures(top1=outcome.top1, loss=outcome.loss, n_images=len(materials.val))
     test = _test_evaluation(materials, merged, progress)
     attributes = record.attributes
     n_params = {
@@ -420,7 +429,7 @@ def _export(
             "generation": outcome.candidate.generation,
             "index": outcome.candidate.index,
             "digest": subnet.digest,
-            "val": {"top1": outcome.top1, "loss": outcome.loss, "n_images": len(materials.val)},
+            "val": asdict(val),
             "test": None if test is None else asdict(test),
             "n_params": n_params,
             "largest_logit_difference_val": difference,
@@ -433,6 +442,7 @@ def _export(
         directory=out,
         trial=number,
         outcome=outcome,
+        val=val,
         test=test,
         logit_difference=difference,
         n_params=n_params,
@@ -470,6 +480,7 @@ def _existing_export(directory: Path, record: StudyRecord, number: int) -> Expor
             directory=directory,
             trial=number,
             outcome=outcome,
+            val=Figures(**found["val"]),
             test=None if found["test"] is None else Figures(**found["test"]),
             logit_difference=found["largest_logit_difference_val"],
             n_params=found["n_params"],

@@ -31,9 +31,16 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imported_by(module: str) -> frozenset[str]:
-    """Dotted names that the module imports, wherever in its file; those of a package included."""
+    """Dotted names that the module imports, wherever in its file; those of a package included.
+
+    What stands below `if TYPE_CHECKING` is not imported.
+    """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(modules()[module].read_text())):
+    tree = ast.parse(modules()[module].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -89,7 +89,9 @@ def _connect(address: str | None, pool: WorkerPool) -> None:
             "namespace": "glora-search",
         }
         if address is None:
-            options |= {"num_cpus": pool.workers * pool.cpus, "include_dashboard": False}
+            # "local": without it Ray would join whatever instance happens to run on this machine
+            options |= {"address": "local", "include_dashboard": False}
+            options |= {"num_cpus": pool.workers * pool.cpus}
         else:
             check_reachable(address)
             options["address"] = address

@@ -21,7 +21,7 @@ from glora_search.recording import Database
 # Long enough to be interrupted in the middle of training and in the middle of the search.
 LONG: dict[str, dict[str, Any]] = {
     "supernet": {"epochs": 60},
-    "search": {"generations": 9, "flush_every": 2},
+    "search": {"generations": 30, "flush_every": 2},
 }
 PATIENCE_S = 120.0
 
