@@ -23,6 +23,7 @@ import optuna
 import sqlalchemy as sa
 
 from glora_search.errors import StorageError
+from glora_search.recording.shielding import shielded
 from glora_search.recording.urls import DatabaseURL, parse_url
 
 _log = logging.getLogger(__name__)
@@ -79,9 +80,13 @@ class Connection:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what the database raises inside the block into a StorageError of one line."""
+        """Turn what the database raises inside the block into a StorageError of one line.
+
+        An interruption waits until the block is over.
+        """
         try:
-            yield
+            with shielded():
+                yield
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StorageError(f"{self.shown}: {self._told(error)}") from error
 
