@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glora_search.driving import export, launch, resume
+    from glora_search.driving import launch, resume
+    from glora_search.exporting import export
     from glora_search.study_file import load_study_file
 
 __all__ = ["export", "launch", "load_study_file", "resume"]
 
 _HOMES = {
-    "export": "glora_search.driving",
+    "export": "glora_search.exporting",
     "launch": "glora_search.driving",
     "resume": "glora_search.driving",
     "load_study_file": "glora_search.study_file",

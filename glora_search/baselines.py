@@ -6,6 +6,7 @@ images and seed. The demo trains its baselines in a second process while the sea
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
@@ -18,7 +19,8 @@ import torch
 
 from glora_search.prepare import device_of, prepare
 from glora_search.progress import Bar, Silent
-from glora_search.study_file import StudyFile
+from glora_search.study_file import stored_study
+from glora_search.study_sections import StudyFile
 from search_spaces import GLoRASearchError, SearchSpace
 from supernet import EpochEnd, Recipe, Supernet, train_supernet
 
@@ -97,7 +99,7 @@ def _train_all(pipe: Connection, study: str) -> None:
     """What runs in the other process: progress, then the weights, go into `pipe`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     torch.set_num_threads(1)
-    file = StudyFile.from_json(study)
+    file = stored_study(json.loads(study))
     recipe = Recipe(**file.supernet.recipe_fields())
     states: dict[str, _State] = {}
     for number, what in enumerate(BASELINES):

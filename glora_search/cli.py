@@ -218,11 +218,11 @@ Examples:
 @_as_json
 def export(name: str, out: Path, trial: int | None, storage: str | None, as_json: bool) -> None:
     """Write a subnet as a plain vision transformer that timm alone can load."""
-    from glora_search import driving
+    from glora_search import exporting
     from glora_search.progress import for_stderr
     from glora_search.summary import export_summary
 
-    exported = driving.export(name, out, trial=trial, storage=storage, progress=for_stderr())
+    exported = exporting.export(name, out, trial=trial, storage=storage, progress=for_stderr())
     summary = export_summary(exported)
     _show(summary.to_json(), summary.render, as_json)
 

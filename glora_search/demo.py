@@ -22,7 +22,8 @@ from glora_search.prepare import prepare
 from glora_search.progress import Progress
 from glora_search.recording import Database
 from glora_search.reporting import write_report
-from glora_search.study_file import StudyFile, apply_overrides, parse_study
+from glora_search.study_file import apply_overrides, parse_study
+from glora_search.study_sections import StudyFile
 from glora_search.summary import Summary, export_lines
 from search_spaces import ParamLimits, SubnetConfig
 from supernet import Split, Supernet, evaluate_subnets

@@ -7,10 +7,15 @@ candidate into an outcome, the database stores an outcome as one trial.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from search_spaces import SubnetConfig
+
+STUDY_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+"""What a study may be called: it names a folder as well, which must stay where it is put."""
 
 
 @dataclass(frozen=True, kw_only=True)

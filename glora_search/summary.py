@@ -17,7 +17,8 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.storage_url import resolve_storage
 
 if TYPE_CHECKING:
-    from glora_search.driving import Export, SearchResult
+    from glora_search.driving import SearchResult
+    from glora_search.exporting import Export
 
 _WIDTH_WITHOUT_TERMINAL = 120
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +16,7 @@ from glora_search.recording.lease import Holder
 from glora_search.recording.store import RESERVED, StudyStore
 from glora_search.recording.study_record import StudyRecord, check_attribute
 from glora_search.recording.trial_codec import JSON
-from glora_search.records import Fitness
+from glora_search.records import STUDY_NAME, Fitness
 from search_spaces import InvalidConfigError, SearchSpace
 
 KNOWN_SCHEMAS: Final = frozenset({"v3.2.0.a"})
@@ -27,7 +26,6 @@ _FORMAT_KEY: Final = f"{RESERVED}format"
 _SPACE_KEY: Final = f"{RESERVED}space"
 _FITNESS_KEY: Final = f"{RESERVED}fitness"
 _FORMAT: Final = 1
-_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +182,7 @@ class Database:
         return {
             study.study_name: (study._study_id, study.user_attrs)
             for study in studies
-            if _FORMAT_KEY in study.user_attrs and _NAME.fullmatch(study.study_name)
+            if _FORMAT_KEY in study.user_attrs and STUDY_NAME.fullmatch(study.study_name)
         }
 
     def _record(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> StudyRecord:
@@ -224,7 +222,7 @@ class Database:
 
 def check_study_name(name: str) -> None:
     """Raise StudyFileError unless `name` can name a study, and a folder in its place."""
-    if not _NAME.fullmatch(name):
+    if not STUDY_NAME.fullmatch(name):
         raise StudyFileError(
             f"a study cannot be called {name!r}; accepted: 1 to 200 letters, digits, '.', '_' and "
             "'-', not beginning with '.'"

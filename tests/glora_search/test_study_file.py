@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -11,13 +12,8 @@ from tiny_study import study_table, write_study
 from glora_search.errors import StudyFileError
 from glora_search.examples import example_names, load_example
 from glora_search.proposing import SearchSettings
-from glora_search.study_file import (
-    SearchSection,
-    StudyFile,
-    SupernetSection,
-    load_study_file,
-    parse_study,
-)
+from glora_search.study_file import load_study_file, parse_study, stored_study
+from glora_search.study_sections import SearchSection, SupernetSection
 from supernet import Recipe
 
 
@@ -129,7 +125,7 @@ def test_what_is_no_file_or_no_toml(tmp_path: Path) -> None:
 def test_the_resolved_study_survives_the_database(tmp_path: Path) -> None:
     """Stored as JSON with absolute paths: resume reads the same study from any folder."""
     file = load_study_file(write_study(tmp_path))
-    assert StudyFile.from_json(file.to_json()) == file
+    assert stored_study(json.loads(file.to_json())) == file
     assert file.backbone.checkpoint is not None
     assert file.backbone.checkpoint.is_absolute()
 

@@ -1,0 +1,63 @@
+"""Train once: what training of an identity gives is kept in a file that is named after it.
+
+So a second study over the same network, data, recipe and seed does not train again, and a training
+that was interrupted goes on from its checkpoint beside that file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from glora_search.progress import Progress
+from supernet import Checkpointing, EpochEnd
+from supernet.checkpoints import save_checkpoint
+
+
+def cached_path(folder: Path, identity: Mapping[str, str]) -> Path:
+    """The file in `folder` for that identity, whether or not it is there yet."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"{key}.safetensors"
+
+
+def train_once(
+    path: Path,
+    identity: Mapping[str, str],
+    train: Callable[[Checkpointing, Callable[[EpochEnd], None]], None],
+    state: Callable[[], Mapping[str, Tensor]],
+    *,
+    what: str,
+    epochs: int,
+    every_s: float,
+    progress: Progress,
+) -> None:
+    """Train and write `path`, unless it is there.
+
+    Args:
+        path: From `cached_path`.
+        identity: What the result depends on: fingerprints, recipe, seed.
+        train: Trains in place, with the checkpointing and the progress that it is given.
+        state: The tensors to keep, once trained.
+        what: The step's name, for the progress bar.
+        epochs: Of the training.
+        every_s: Seconds between two checkpoints.
+        progress: Where to report to.
+
+    Raises:
+        CheckpointError: The unfinished checkpoint is damaged, or a file cannot be written.
+        TrainingDivergedError: The loss stopped being finite.
+    """
+    if path.exists():
+        return
+    unfinished = path.with_suffix(".training.safetensors")
+    with progress.bar(what, epochs) as bar:
+        train(
+            Checkpointing(path=unfinished, every_s=every_s, identity=identity),
+            lambda end: bar.update(end.epoch, f"loss {end.loss:.3f}"),
+        )
+    save_checkpoint(path, state(), identity)
+    unfinished.unlink(missing_ok=True)

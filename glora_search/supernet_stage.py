@@ -1,0 +1,88 @@
+"""The trained supernet of a study: from its file, from a checkpoint on, or from scratch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from glora_search.cached_training import cached_path, train_once
+from glora_search.prepare import Materials, device_of
+from glora_search.progress import Progress
+from supernet import Checkpointing, EpochEnd, Recipe, Supernet, train_supernet
+from supernet.checkpoints import load_checkpoint
+from supernet.fingerprints import fingerprint
+
+
+def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet:
+    """The trained supernet on the study's device. It takes over the backbone of `materials`.
+
+    Raises:
+        CheckpointError: The file that the study names is of another backbone, space or storage.
+        TrainingDivergedError: The loss stopped being finite.
+    """
+    file = materials.file
+    if file.supernet.threads is not None:
+        torch.set_num_threads(file.supernet.threads)
+    supernet = Supernet(
+        materials.backbone,
+        materials.space,
+        storage=file.supernet.storage,
+        seed=file.study.seed,
+    )
+    supernet.to(device_of(file))
+    network = {
+        "backbone": materials.fingerprints["backbone"],
+        "space": materials.space.to_json(),
+        "storage": file.supernet.storage,
+    }
+    if file.supernet.checkpoint is not None:
+        path, identity = file.supernet.checkpoint, network
+    else:
+        identity = {
+            **network,
+            "train": materials.fingerprints["train"],
+            "recipe": json.dumps(file.supernet.recipe_fields(), sort_keys=True),
+            "drop_path": str(file.supernet.drop_path),
+            "seed": str(file.study.seed),
+        }
+        path = cached_path(file.study.directory / "supernets", identity)
+        if path.exists():
+            progress.note(f"reusing the supernet {path}")
+        train_once(
+            path,
+            identity,
+            partial(_train, supernet, materials),
+            supernet.trainable_state,
+            what="training the supernet",
+            epochs=file.supernet.epochs,
+            every_s=file.supernet.checkpoint_every_s,
+            progress=progress,
+        )
+    state, _ = load_checkpoint(path, expected=identity)
+    supernet.load_trainable_state(state)
+    return supernet
+
+
+def supernet_fingerprint(supernet: Supernet) -> str:
+    """SHA-256 of what training has made: support tensors and head."""
+    return fingerprint(supernet.trainable_state())
+
+
+def _train(
+    supernet: Supernet,
+    materials: Materials,
+    checkpointing: Checkpointing,
+    on_epoch: Callable[[EpochEnd], None],
+) -> None:
+    file = materials.file
+    train_supernet(
+        supernet,
+        materials.train.to(device_of(file)),
+        Recipe(**file.supernet.recipe_fields()),
+        seed=file.study.seed,
+        checkpointing=checkpointing,
+        on_epoch=on_epoch,
+    )
