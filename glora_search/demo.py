@@ -28,6 +28,7 @@ from glora_search.summary import Summary, export_lines
 from search_spaces import ParamLimits, SubnetConfig
 from supernet import Split, Supernet, evaluate_subnets
 
+_BEST: Final = {"loss": "lowest val loss", "top1": "highest val top-1"}
 _RANDOM_SUBNETS: Final = 10
 _SIZE_TOLERANCE: Final = 0.02
 
@@ -99,7 +100,8 @@ def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summ
             for row in rows
         ],
         lines=[
-            f"The winner has the lowest val loss of the {len(result.outcomes)} subnets evaluated.",
+            f"The winner has the {_BEST[file.search.fitness]} of the "
+            f"{len(result.outcomes)} subnets evaluated.",
             f"Each row has a linear head of {result.export.n_params['head']} parameters as well.",
             "",
             *export_lines(result.export),

@@ -139,6 +139,10 @@ class OpenedDataset:
         """
         passed_over = _Warnings()
         logger = logging.getLogger("timm.data.readers")
+        level, propagate = logger.level, logger.propagate
+        # Whatever the application wants to see: here a warning becomes an error.
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
         logger.addHandler(passed_over)
         count = 0
         try:
@@ -153,6 +157,8 @@ class OpenedDataset:
             raise DataError(f"{self.dataset}: image {count} cannot be read: {error}") from error
         finally:
             logger.removeHandler(passed_over)
+            logger.setLevel(level)
+            logger.propagate = propagate
         if count < len(self._data):
             raise DataError(f"{self.dataset}: {len(self._data)} images announced, {count} came")
 

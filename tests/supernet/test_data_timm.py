@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 import pickle
 import struct
 import sys
@@ -384,7 +385,12 @@ def test_webdataset_beyond_the_cache_is_refused(shards: TimmSource) -> None:
         load_split(shards, "train", PREPROCESSING, cache_bytes=12 * 3 * 16 * 16 - 1)
 
 
-def test_webdataset_does_not_pass_over_a_broken_image(shards: TimmSource, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
+def test_webdataset_does_not_pass_over_a_broken_image(
+    shards: TimmSource, tmp_path: Path, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the application does not want to see warnings, by which timm tells of it."""
+    caplog.set_level(level)
     path = tmp_path / "test-0000.tar"
     content = path.read_bytes()
     cut = content.index(b"IDAT") + 20
