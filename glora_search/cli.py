@@ -85,6 +85,7 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     two minutes on two CPU cores; the pretrained backbone and the supernet are kept for the next
     time.
     """
+    _tell_of_loading()
     from glora_search.demo import run_demo
     from glora_search.interruption import Interruptible
     from glora_search.progress import for_stderr
@@ -137,6 +138,7 @@ def launch(
     from glora_search.study_file import load_study_file
 
     file = load_study_file(study, _with_address(overrides, address))
+    _tell_of_loading()
     from glora_search import driving
     from glora_search.summary import result_summary
 
@@ -170,6 +172,7 @@ def resume(
 ) -> None:
     """Go on with a study where the database says it stopped."""
     overrides = _with_address(overrides, address)
+    _tell_of_loading()
     from glora_search import driving
     from glora_search.summary import result_summary
 
@@ -218,6 +221,7 @@ Examples:
 @_as_json
 def export(name: str, out: Path, trial: int | None, storage: str | None, as_json: bool) -> None:
     """Write a subnet as a plain vision transformer that timm alone can load."""
+    _tell_of_loading()
     from glora_search import exporting
     from glora_search.progress import for_stderr
     from glora_search.summary import export_summary
@@ -289,6 +293,11 @@ def _show(document: Any, render: Callable[[], None], as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         render()
+
+
+def _tell_of_loading() -> None:
+    """Importing torch, timm and ray takes seconds, in which nothing else would be seen."""
+    _tell("loading torch, timm and ray ...")
 
 
 def _tell(line: str) -> None:
