@@ -25,11 +25,14 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors lets only its owner read
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             temporary,
             metadata=dict(metadata),
         )
+        temporary.chmod(mode)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

@@ -160,6 +160,8 @@ def write_export(
         save_file(adapter_tensors(supernet, subnet), temporary / "adapter.safetensors")
         text = json.dumps({**json.loads(subnet.to_json()), **record}, indent=2, allow_nan=False)
         (temporary / "subnet.json").write_text(f"{text}\n")
+        for name in FILES:  # safetensors lets only its owner read
+            shutil.copymode(temporary / "subnet.json", temporary / name)
         _check_reloads(temporary, model)
         if directory.exists():
             directory.rmdir()  # empty: it was checked

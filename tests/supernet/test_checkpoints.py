@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,13 @@ def test_a_file_without_metadata_is_not_taken_for_any(tmp_path: Path) -> None:
     assert load_checkpoint(path)[1] == {}
     with pytest.raises(CheckpointError, match="backbone: absent there, 0123 here"):
         load_checkpoint(path, expected=METADATA)
+
+
+def test_others_may_read_it_as_the_umask_says(tmp_path: Path) -> None:
+    """A supernet is shared by the workers of a cluster; safetensors alone would shut them out."""
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(tmp_path / "x.safetensors", {"a": torch.zeros(2)}, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640

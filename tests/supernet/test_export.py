@@ -238,7 +238,9 @@ def test_the_directory_holds_four_files_with_timms_names(
     name: str, exports: dict[str, Exported]
 ) -> None:
     exported = exports[name]
-    assert {path.name for path in exported.directory.iterdir()} == set(FILES)
+    modes = {path.name: path.stat().st_mode for path in exported.directory.iterdir()}
+    assert set(modes) == set(FILES)
+    assert len(set(modes.values())) == 1, "safetensors lets only its owner read"
     tensors = load_file(exported.directory / "model.safetensors")
     own = set(exported.architecture.build().state_dict())
     biased = set(exported.architecture.with_added_biases().build().state_dict())
