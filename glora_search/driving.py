@@ -20,7 +20,7 @@ from glora_search.exporting import (
     study_of,
 )
 from glora_search.prepare import Materials, check_fingerprints, device_of, param_limits, prepare
-from glora_search.progress import Progress, Silent
+from glora_search.progress import Bar, Progress, Silent
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.provenance import machine, versions
 from glora_search.recording import Database, StudyRecord
@@ -234,15 +234,31 @@ def _search(
         closing(evaluator),
         progress.bar("searching", settings.n_candidates) as bar,
     ):
-        seen: list[Outcome] = []
+        return run_search(
+            record,
+            proposer,
+            evaluator,
+            settings,
+            loop,
+            on_outcome=_BestSoFar(settings.fitness, bar),
+        )
 
-        def on_outcome(outcome: Outcome) -> None:
-            best = min([*seen[:1], outcome], key=settings.fitness.rank)
-            seen[:] = [best, *seen[1:], outcome]
-            if not best.failed:
-                bar.update(len(seen) - 1, f"best val loss {best.loss:.4f}, top-1 {best.top1:.3f}")
 
-        return run_search(record, proposer, evaluator, settings, loop, on_outcome=on_outcome)
+class _BestSoFar:
+    """Counts outcomes, and shows the best of them on a bar."""
+
+    def __init__(self, fitness: Fitness, bar: Bar) -> None:
+        self._fitness, self._bar = fitness, bar
+        self._n = 0
+        self._best: Outcome | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        self._n += 1
+        if self._best is None or self._fitness.rank(outcome) < self._fitness.rank(self._best):
+            self._best = outcome
+        loss, top1 = self._best.loss, self._best.top1
+        shown = "" if loss is None else f"best val loss {loss:.4f}, top-1 {top1:.3f}"
+        self._bar.update(self._n, shown)
 
 
 def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | None) -> Evaluator:
