@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import torch
 
-from glora_search.prepare import device_of, prepare
+from glora_search.prepare import Materials, device_of, prepare
 from glora_search.progress import Bar, Silent
 from glora_search.study_file import stored_study
 from glora_search.study_sections import StudyFile
@@ -79,7 +79,7 @@ class BackgroundBaselines:
         return {what: self._load(what, state) for what, state in message.items()}
 
     def _load(self, what: str, state: _State) -> Supernet:
-        supernet = _untrained(self._file, what)
+        supernet = _untrained(prepare(self._file, Silent()), what)
         supernet.load_trainable_state({name: torch.tensor(a) for name, a in state.items()})
         return supernet.eval()
 
@@ -89,8 +89,9 @@ def n_epochs(file: StudyFile) -> int:
     return len(BASELINES) * file.supernet.epochs
 
 
-def _untrained(file: StudyFile, what: str) -> Supernet:
-    materials = prepare(file, Silent())
+def _untrained(materials: Materials, what: str) -> Supernet:
+    """The baseline's network before its training; it takes over the backbone of `materials`."""
+    file = materials.file
     space = SearchSpace(materials.space.layers, BASELINES[what])
     return Supernet(materials.backbone, space, seed=file.study.seed).to(device_of(file))
 
@@ -103,10 +104,11 @@ def _train_all(pipe: Connection, study: str) -> None:
     recipe = Recipe(**file.supernet.recipe_fields())
     states: dict[str, _State] = {}
     for number, what in enumerate(BASELINES):
-        supernet = _untrained(file, what)
+        materials = prepare(file, Silent())
+        supernet = _untrained(materials, what)
         train_supernet(
             supernet,
-            prepare(file, Silent()).train.to(device_of(file)),
+            materials.train.to(device_of(file)),
             recipe,
             seed=file.study.seed,
             on_epoch=_sender(pipe, number * recipe.epochs),
