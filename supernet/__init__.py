@@ -3,18 +3,18 @@
 Needs torch, timm, numpy and safetensors; runs on a GPU machine that has neither Ray nor Optuna.
 """
 
+from supernet.averaging import Team
 from supernet.backbones import DEFAULT_PATTERNS, Architecture, find_layers
 from supernet.data import Preprocessing, Split, TensorSplit
 from supernet.evaluation import (
     Evaluation,
     NonFiniteLossError,
     Precision,
-    SubnetEvaluator,
     evaluate_model,
-    evaluate_subnets,
 )
 from supernet.layer import GLoRALinear, Storage
 from supernet.network import Supernet
+from supernet.subnet_evaluator import SubnetEvaluator, evaluate_subnets
 from supernet.training import Checkpointing, EpochEnd, Recipe, train_backbone, train_supernet
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Storage",
     "SubnetEvaluator",
     "Supernet",
+    "Team",
     "TensorSplit",
     "evaluate_model",
     "evaluate_subnets",

@@ -70,6 +70,34 @@ def load_checkpoint(
     return tensors, metadata
 
 
+def set_aside_if_damaged(path: Path) -> Path | None:
+    """Rename a file that was cut short, or is no checkpoint, so that it can be made anew.
+
+    A file system that lost power may leave one, though `save_checkpoint` does what it can. What is
+    looked at is the header, and whether all that it tells of is there.
+
+    Returns:
+        Where the damaged file is now; None where there was none.
+
+    Raises:
+        CheckpointError: The file cannot be read or renamed.
+    """
+    if not path.is_file():
+        return None
+    try:
+        try:
+            if path.stat().st_size:  # nothing cannot be mapped into memory
+                with safe_open(path, framework="pt"):
+                    return None
+        except SafetensorError:
+            pass
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(path)!r}: {error}") from error
+    return aside
+
+
 def check_metadata(path: Path, metadata: Mapping[str, str], expected: Mapping[str, str]) -> None:
     """Raise CheckpointError naming every entry of `expected` that `metadata` holds otherwise."""
     differing = [name for name, value in expected.items() if metadata.get(name) != value]

@@ -1,20 +1,19 @@
-"""Evaluation: merge a subnet once, run the plain network over a split, count and average."""
+"""Evaluation: run a plain network over a split, count and average."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from search_spaces import GLoRASearchError, SubnetConfig
+from search_spaces import GLoRASearchError
 from supernet.data import Split
-from supernet.network import Supernet
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -34,7 +33,9 @@ class Evaluation:
         top1: Fraction of images whose largest logit is the label's.
         loss: Mean cross-entropy, nats, rounded to LOSS_DIGITS decimals.
         n_images: Images in the split.
-        eval_s: Seconds, the merge included.
+        eval_s: Seconds that the caller waited for it, the merge included. On a GPU the next subnet
+            of a batch is under way meanwhile, and of subnets that share blocks the first one pays:
+            the seconds of a batch add up to what it took.
     """
 
     top1: float
@@ -43,11 +44,16 @@ class Evaluation:
     eval_s: float
 
 
+def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
+    """bf16 where the study asks for it (`auto` does on CUDA); None computes as the weights are."""
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if bf16 else None
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision as the study asks for it: `auto` is bf16 on CUDA and float32 elsewhere."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    """Mixed precision as the study asks for it: see `autocast_dtype`."""
+    dtype = autocast_dtype(device, precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 @torch.inference_mode()
@@ -68,79 +74,58 @@ def evaluate_model(
     start = time.perf_counter()
     model.eval()
     device = next(model.parameters()).device
+    with autocast(device, precision):
+        figures = figures_of(lambda _, images: model(images), split.batches(batch_size), device)
+    return Reading(figures).evaluation(split, start)
+
+
+def figures_of(
+    forward: Callable[[int, Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> Tensor:
+    """Mean loss and number of images that are right, float64 (2), on `device`: nothing waits.
+
+    Args:
+        forward: Number of the batch and its images (b, c, h, w) to logits (b, classes).
+        batches: Images and labels.
+        device: Where to compute.
+    """
     losses, hits = [], []
-    for images, labels in split.batches(batch_size):
-        with autocast(device, precision):
-            logits = model(images.to(device))
+    for number, (images, labels) in enumerate(batches):
+        logits = forward(number, images.to(device))
         labels = labels.to(device)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))  # (b)
         hits.append(logits.argmax(1) == labels)  # (b)
-    loss = torch.cat(losses).double().mean().item()
-    right = int(torch.cat(hits).sum().item())
-    if not loss < float("inf"):  # also false for NaN
-        raise NonFiniteLossError(f"the loss on the {split.name} split is {loss}")
-    return Evaluation(
-        top1=right / len(split),
-        loss=round(loss, LOSS_DIGITS),
-        n_images=len(split),
-        eval_s=time.perf_counter() - start,
-    )
+    return torch.stack([torch.cat(losses).double().mean(), torch.cat(hits).sum().double()])
 
 
-class SubnetEvaluator:
-    """Evaluates subnets of one supernet on one split, one after the other.
+class Reading:
+    """Figures on their way from a device: waits when they are read, and for nothing after them."""
 
-    Holds one plain network into which each subnet is merged, so that a candidate costs a merge and
-    a forward of the original backbone, never the adapters' unmerged path.
+    def __init__(self, figures: Tensor) -> None:
+        self._figures = figures
+        self._event: torch.cuda.Event | None = None
+        if figures.is_cuda:
+            self._figures = torch.empty_like(figures, device="cpu", pin_memory=True)
+            self._figures.copy_(figures, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(figures.device))
 
-    Args:
-        supernet: Its weights are read, never changed.
-        split: On which the figures are taken.
-        batch_size: As in `evaluate_model`.
-        precision: As in `evaluate_model`.
-    """
-
-    def __init__(
-        self,
-        supernet: Supernet,
-        split: Split,
-        *,
-        batch_size: int = 256,
-        precision: Precision = "fp32",
-    ) -> None:
-        self._supernet, self._split = supernet, split
-        self._batch_size, self._precision = batch_size, precision
-        self._model = supernet.plain()
-
-    def __call__(self, subnet: SubnetConfig) -> Evaluation:
-        """The figures of `subnet`.
+    def evaluation(self, split: Split, since: float) -> Evaluation:
+        """The figures as a record.
 
         Raises:
-            InvalidConfigError: `subnet` does not belong to the supernet's space.
-            NonFiniteLossError: Its loss is NaN or infinite.
+            NonFiniteLossError: The mean loss is NaN or infinite.
         """
-        start = time.perf_counter()
-        self._supernet.space.validate(subnet)
-        self._supernet.merge_into(self._model, subnet)
-        evaluation = evaluate_model(
-            self._model, self._split, batch_size=self._batch_size, precision=self._precision
-        )
+        if self._event is not None:
+            self._event.synchronize()
+        loss, right = self._figures.tolist()
+        if not loss < float("inf"):  # also false for NaN
+            raise NonFiniteLossError(f"the loss on the {split.name} split is {loss}")
         return Evaluation(
-            top1=evaluation.top1,
-            loss=evaluation.loss,
-            n_images=evaluation.n_images,
-            eval_s=time.perf_counter() - start,
+            top1=int(right) / len(split),
+            loss=round(loss, LOSS_DIGITS),
+            n_images=len(split),
+            eval_s=time.perf_counter() - since,
         )
-
-
-def evaluate_subnets(
-    supernet: Supernet,
-    subnets: Iterable[SubnetConfig],
-    split: Split,
-    *,
-    batch_size: int = 256,
-    precision: Precision = "fp32",
-) -> list[Evaluation]:
-    """The figures of several subnets on one split, in their order; see `SubnetEvaluator`."""
-    evaluate = SubnetEvaluator(supernet, split, batch_size=batch_size, precision=precision)
-    return [evaluate(subnet) for subnet in subnets]

@@ -162,6 +162,8 @@ def write_export(
         (temporary / "subnet.json").write_text(f"{text}\n")
         for name in FILES:  # safetensors lets only its owner read
             shutil.copymode(temporary / "subnet.json", temporary / name)
+            with (temporary / name).open("rb") as written:
+                os.fsync(written.fileno())  # the study will be recorded as exported
         _check_reloads(temporary, model)
         if directory.exists():
             directory.rmdir()  # empty: it was checked

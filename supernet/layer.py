@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import InvalidConfigError, LayerConfig, rank_of
+from supernet.adapted_linear import Choice, Form, adapted_linear
 
 Storage = Literal["entangled", "separate"]
 
@@ -120,38 +121,22 @@ class GLoRALinear(nn.Module):
                 )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., i) -> (..., o), with the support tensors of `config` left unmerged."""
+        """(..., i) -> (..., o), with the support tensors of `config`; nothing is stored merged."""
         config = self._config
         if config is None:
             return F.linear(x, self.weight, self.bias)
-        weight, bias = self.weight, self._bias(config)
-        if rank_of(config.A):
-            weight = weight + weight * self.support("A", config.A)  # (o, i)
-        y = F.linear(x, weight, bias)  # (..., o)
-        if config.A in ("vector", "constant"):
-            scale = self.support("A", config.A).flatten()  # (o) or (1): W0 * a is a scaled output
-            y = y + scale * (y if bias is None else y - bias)
-        if r := rank_of(config.B):
-            y = y + F.linear(F.linear(x, self.B_up[:r]), self.B_down[:, :r])
-        elif config.B != "none":
-            # every column of B is the same, so B x is that column times the sum over x
-            y = y + x.sum(-1, keepdim=True) * self.support("B", config.B).flatten()
-        return y
+        choices = [self._choice(name, token) for name, token in config.items()]
+        return adapted_linear(x, self.weight, self.bias, choices)
 
-    def _bias(self, config: LayerConfig) -> Tensor | None:
-        """B = b0 + b0 * D + E + W0 C, (o); None where there is nothing to add."""
-        bias: Tensor | None = self.bias
-        terms = []
-        if config.D != "none":
-            assert self.bias is not None, "checked when the configuration was set"
-            terms.append(self.bias * self.support("D", config.D))
-        if config.E != "none":
-            terms.append(self.support("E", config.E).expand(self.out_features))
-        if config.C != "none":
-            terms.append((self.weight @ self.support("C", config.C)).squeeze(1))  # (o, i) @ (i, 1)
-        for term in terms:
-            bias = term if bias is None else bias + term
-        return bias
+    def _choice(self, name: str, token: str) -> Choice:
+        """A token of one support tensor with the parameters that hold it."""
+        if token == "none":
+            return Choice()
+        if r := rank_of(token):
+            return Choice("low-rank", r, (self._stored(f"{name}_down"), self._stored(f"{name}_up")))
+        form: Form = "vector" if token == "vector" else "constant"
+        own = _STORED[self.storage].get((name, token))
+        return Choice(form, 0, (self._stored(own or (name if name in "DE" else f"{name}_down")),))
 
     def support(self, name: str, token: str, *, dtype: torch.dtype | None = None) -> Tensor:
         """One support tensor in its dense, broadcastable form (module docstring).
@@ -161,19 +146,19 @@ class GLoRALinear(nn.Module):
             token: Any choice but `none`.
             dtype: In which a product is computed; the parameters' own if not given.
         """
-        if r := rank_of(token):
-            down, up = self._stored(f"{name}_down"), self._stored(f"{name}_up")
-            return down[:, :r].to(dtype) @ up[:r].to(dtype)
-        if stored := _STORED[self.storage].get((name, token)):
-            return self._stored(stored).to(dtype)
-        tensor = self._stored(name if name in "DE" else f"{name}_down").to(dtype)
-        if token == "constant":
-            return tensor.flatten()[0]
-        return tensor if name in "DE" else tensor[:, :1]
+        value = tuple(tensor.to(dtype) for tensor in self._choice(name, token).value())
+        return value[0] @ value[1] if len(value) == 2 else value[0]
 
     def _stored(self, name: str) -> nn.Parameter:
-        parameter: nn.Parameter = getattr(self, name)
+        parameter = self._parameters[name]  # nn.Module's own lookup takes as long as an operation
+        assert isinstance(parameter, nn.Parameter)
         return parameter
+
+    def active_parameters(self, config: LayerConfig) -> list[nn.Parameter]:
+        """The parameters that `config` uses, in part or whole: those that it gives a gradient."""
+        self._check(config)
+        choices = [self._choice(name, token) for name, token in config.items()]
+        return [p for choice in choices for p in choice.stored if isinstance(p, nn.Parameter)]
 
     def active_tensors(self, config: LayerConfig) -> dict[str, Tensor]:
         """What `config` uses, sliced to its ranks: parameter name to tensor, without gradient.
@@ -193,24 +178,43 @@ class GLoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged_tensors(
-        self, config: LayerConfig | None, *, dtype: torch.dtype = torch.float64
+        self,
+        config: LayerConfig | None,
+        *,
+        dtype: torch.dtype = torch.float64,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The weight (o, i) and bias (o) of the plain layer, computed in `dtype`, in the base's
         dtype.
 
         The bias is None where neither the base nor `config` has one. Nothing of this layer is
         changed.
+
+        Args:
+            config: None gives the base's own tensors, not copies.
+            dtype: In which everything is added up.
+            out: Memory (o, i) for the weight, which is used, and then returned, if its dtype is
+                `dtype` and the base's.
         """
         if config is None:
             return self.weight, self.bias
         self._check(config)
+        final = self.weight.dtype
         weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
-        merged_weight, terms = weight, []
+        if out is not None and not out.dtype == dtype == final:
+            out = None
 
+        # Each product and each sum is rounded, as if written without `out`: addcmul and addmm
+        # would save a pass over the weight, but round differently on different machines.
+        merged_weight = weight
         if config.A != "none":
-            merged_weight = merged_weight + weight * self.support("A", config.A, dtype=dtype)
+            merged_weight = torch.mul(weight, self.support("A", config.A, dtype=dtype), out=out)
+            merged_weight += weight
         if config.B != "none":
-            merged_weight = merged_weight + self.support("B", config.B, dtype=dtype)
+            shift = self.support("B", config.B, dtype=dtype)
+            into = out if merged_weight is weight else merged_weight
+            merged_weight = torch.add(merged_weight, shift, out=into)
+        terms = []
         if bias is not None and config.D != "none":
             terms.append(bias * self.support("D", config.D, dtype=dtype))
         if config.E != "none":
@@ -219,7 +223,6 @@ class GLoRALinear(nn.Module):
             terms.append((weight @ self.support("C", config.C, dtype=dtype)).squeeze(1))
         for term in terms:
             bias = term if bias is None else bias + term
-        final = self.weight.dtype
         return merged_weight.to(final), None if bias is None else bias.to(final)
 
     def merged(self, *, dtype: torch.dtype = torch.float64) -> nn.Linear:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,20 @@ class Supernet(nn.Module):
             if parameter.requires_grad:
                 yield name, parameter
 
+    def active_parameters(self, subnets: Iterable[SubnetConfig]) -> list[nn.Parameter]:
+        """The parameters that a step with any of `subnets` gives a gradient: the head's, and those
+        of the support tensors that it uses; in the order of `trainable_parameters`.
+        """
+        active = {
+            id(parameter)
+            for subnet in subnets
+            for name, layer in self.layers.items()
+            for parameter in layer.active_parameters(subnet.layers[name])
+        }
+        for name in self.head_names:
+            active |= {id(p) for p in self.backbone.get_submodule(name).parameters()}
+        return [p for _, p in self.trainable_parameters() if id(p) in active]
+
     def trainable_state(self) -> dict[str, Tensor]:
         """What training changes: support tensors and head, by name; shared, not copied."""
         return {name: parameter.detach() for name, parameter in self.trainable_parameters()}
@@ -129,23 +143,28 @@ class Supernet(nn.Module):
             for key, tensor in self.backbone.get_submodule(name).state_dict().items()
         }
 
-    def plain(self) -> nn.Module:
+    def plain(self, *, dtype: torch.dtype | None = None) -> nn.Module:
         """The backbone without GLoRA, in evaluation mode, to be filled by `merge_into`.
 
         Every tensor that no subnet changes, the head's too, is shared with this supernet. Layers to
         which C or E may give a bias have one.
+
+        Args:
+            dtype: Of the layers that subnets change; the backbone's if not given. In that of an
+                autocast, the forward casts none of them.
         """
         shared = {id(t): t for t in [*self.backbone.parameters(), *self.backbone.buffers()]}
         model = copy.deepcopy(self.backbone, shared)
         for name, layer in self.layers.items():
-            linear = nn.Linear(
+            linear: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+                nn.Linear,
                 layer.in_features,
                 layer.out_features,
                 bias=layer.bias is not None or self._may_add_bias(name),
                 device=layer.weight.device,
-                dtype=layer.weight.dtype,
-            ).requires_grad_(False)
-            model.set_submodule(name, linear)
+                dtype=dtype or layer.weight.dtype,
+            )
+            model.set_submodule(name, linear.requires_grad_(False))
         self.merge_into(model, None)
         return model.eval()
 
@@ -156,15 +175,26 @@ class Supernet(nn.Module):
         subnet: SubnetConfig | None,
         *,
         dtype: torch.dtype = torch.float32,
+        held: SubnetConfig | None = None,
     ) -> None:
         """Write the merged weights of `subnet` into a model made by `plain`; None writes the
         backbone's.
+
+        Args:
+            model: Of this supernet.
+            subnet: Of this supernet's space.
+            dtype: In which weights are added up, before casts to the backbone's and to the model's.
+            held: What was merged into `model` last, with the support tensors of now: layers that
+                both configure alike are left as they are.
         """
         for name, layer in self.layers.items():
             config = None if subnet is None else subnet.layers[name]
-            weight, bias = layer.merged_tensors(config, dtype=dtype)
+            if held is not None and config == held.layers[name]:
+                continue
             linear = _linear(model, name)
-            linear.weight.copy_(weight)
+            weight, bias = layer.merged_tensors(config, dtype=dtype, out=linear.weight)
+            if weight is not linear.weight:
+                linear.weight.copy_(weight)
             if bias is not None:
                 linear.bias.copy_(bias)
             elif linear.bias is not None:

@@ -5,6 +5,10 @@ The published recipe (GLoRA, arXiv 2306.07967, section 4 and its code): AdamW, c
 warm-up, drop path, cross-entropy, no augmentation. All that is random is a function of the seed and
 of the epoch or step, so a run that was interrupted and resumed ends with the weights of one that
 was not.
+
+W processes that train together take W paths a step: each draws a subnet of its own, takes
+`batch_size` images of its own out of the epoch's order, and the gradients are averaged. So a step
+sees W * batch_size images and an epoch has a W-th of the steps.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +30,26 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torch.random import fork_rng
 
-from supernet.checkpoints import load_checkpoint, save_checkpoint
+from supernet.averaging import Team
 from supernet.data import Split
 from supernet.errors import CheckpointError, TrainingDivergedError
 from supernet.evaluation import Precision, autocast
 from supernet.network import Supernet
+from supernet.training_checkpoints import Checkpointing, restore_training, save_training
+
+__all__ = [
+    "Checkpointing",
+    "EpochEnd",
+    "Recipe",
+    "derive_seed",
+    "make_optimizer",
+    "train_backbone",
+    "train_step",
+    "train_supernet",
+]
 
 _log = logging.getLogger(__name__)
+_ALONE: Final = Team()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +58,7 @@ class Recipe:
 
     Args:
         epochs: Passes over the training split.
-        batch_size: Images a step; the last batch of an epoch may be smaller.
+        batch_size: Images a step and process; the last batch of an epoch may be smaller.
         lr: Peak learning rate of AdamW.
         weight_decay: Of AdamW, on every trained tensor.
         warmup_epochs: Linear from warmup_lr to lr; fewer where there are hardly more epochs.
@@ -57,21 +75,6 @@ class Recipe:
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     precision: Precision = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpointing:
-    """Where training keeps what it needs to go on after an interruption.
-
-    Args:
-        path: One file, replaced as a whole.
-        every_s: Seconds between two writes; a write happens at the end of an epoch.
-        identity: What the run is made of (fingerprints, space); a checkpoint of another is refused.
-    """
-
-    path: Path
-    every_s: float = 30.0
-    identity: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,26 +101,34 @@ def train_supernet(
     recipe: Recipe,
     *,
     seed: int,
+    team: Team = _ALONE,
     checkpointing: Checkpointing | None = None,
     on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> None:
-    """Train support tensors and head in place, one uniformly drawn subnet a step.
+    """Train support tensors and head in place, one uniformly drawn subnet a step and process.
 
     Args:
         supernet: On the device where it trains; its frozen weights do not change.
         train: The training split, on the same device or on the CPU.
         recipe: Epochs, learning rates and so on.
         seed: Of batches, subnets and drop path.
-        checkpointing: Resume from there if there is a checkpoint, and write one now and then.
+        team: The processes that train together; all of them call this with the same arguments, and
+            end with the same weights.
+        checkpointing: Resume from there if there is a checkpoint, and write one now and then; of a
+            team every process reads the file and the first one writes it.
         on_epoch: Called after each epoch, for progress bars.
 
     Raises:
         TrainingDivergedError: A loss is not finite; the last checkpoint is of a finite epoch.
-        CheckpointError: The checkpoint is damaged or of another run.
+        CheckpointError: The checkpoint is damaged or of another run, or not the same for the whole
+            team.
     """
 
-    def draw_subnet(step: int) -> None:
-        supernet.set_active_subnet(supernet.space.sample(random.Random(f"{seed}/step/{step}")))
+    def draw_subnet(step: int) -> list[nn.Parameter]:
+        paths = [random.Random(f"{seed}/step/{path}") for path in team.paths(step)]
+        subnets = [supernet.space.sample(path) for path in paths]
+        supernet.set_active_subnet(subnets[team.rank])
+        return [] if team.alone else supernet.active_parameters(subnets)
 
     _fit(
         supernet,
@@ -126,6 +137,7 @@ def train_supernet(
         recipe,
         seed=seed,
         before_step=draw_subnet,
+        team=team,
         checkpointing=checkpointing,
         on_epoch=on_epoch,
     )
@@ -150,10 +162,51 @@ def train_backbone(
         train,
         recipe,
         seed=seed,
-        before_step=lambda step: None,
+        before_step=lambda step: [],
+        team=_ALONE,
         checkpointing=checkpointing,
         on_epoch=on_epoch,
     )
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over `parameters`, as the recipe has it, in one kernel for all of them."""
+    return torch.optim.AdamW(
+        parameters.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    precision: Precision,
+    before_update: Callable[[], None] | None = None,
+) -> Tensor:
+    """One step on one batch, with whatever is active in `model`; what is not has no gradient and
+    stays as it is.
+
+    Args:
+        model: In training mode, on the device of the batch.
+        optimizer: Of its trainable parameters.
+        images: (b, c, h, w), normalised.
+        labels: int64 (b,).
+        precision: See `autocast`.
+        before_update: Called when the gradients are there, before the optimizer takes them.
+
+    Returns:
+        The mean cross-entropy of the batch before the step, a scalar on the device.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(images.device, precision):
+        loss = F.cross_entropy(model(images), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if before_update is not None:
+        before_update()
+    optimizer.step()
+    return loss.detach()
 
 
 def _fit(
@@ -163,14 +216,13 @@ def _fit(
     recipe: Recipe,
     *,
     seed: int,
-    before_step: Callable[[int], None],
+    before_step: Callable[[int], Sequence[nn.Parameter]],
+    team: Team,
     checkpointing: Checkpointing | None,
     on_epoch: Callable[[EpochEnd], None] | None,
 ) -> None:
     device = next(iter(parameters.values())).device
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(parameters, recipe)
     schedule = CosineLRScheduler(
         optimizer,
         t_initial=recipe.epochs,
@@ -178,11 +230,14 @@ def _fit(
         warmup_t=min(recipe.warmup_epochs, recipe.epochs // 2),
         warmup_lr_init=recipe.warmup_lr,
     )
-    first, identity = 0, _run_identity(checkpointing, recipe, seed)
+    first, identity = 0, _run_identity(checkpointing, recipe, seed, team)
     if checkpointing is not None and checkpointing.path.exists():
-        first = _restore(checkpointing.path, identity, parameters, optimizer)
+        first = restore_training(checkpointing.path, identity, parameters, optimizer)
         _log.info("resuming training after epoch %d of %d", first, recipe.epochs)
-    steps = math.ceil(len(train) / recipe.batch_size)
+    if not team.agrees_on(first, device):
+        raise CheckpointError("the processes that train together found different checkpoints")
+    step_size = team.size * recipe.batch_size
+    steps = math.ceil(len(train) / step_size)
     generators = [device] if device.type == "cuda" else []  # beside the CPU's: left as they were
     saved_at = time.monotonic()
     model.train()
@@ -191,25 +246,34 @@ def _fit(
         shuffled = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
         order = torch.randperm(len(train), generator=shuffled)  # (images)
         losses: list[Tensor] = []
-        batches = train.gather_each(torch.split(order, recipe.batch_size))
+        batches = train.gather_each([team.share(part) for part in torch.split(order, step_size)])
         for step, (images, labels) in enumerate(batches, start=epoch * steps):
-            before_step(step)
-            with fork_rng(generators), autocast(device, recipe.precision):
-                torch.manual_seed(derive_seed(seed, "step", step))  # drop path and dropout
-                logits = model(images.to(device))  # (b, classes)
-                loss = F.cross_entropy(logits, labels.to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
+            trained = before_step(step)
+            with fork_rng(generators):
+                torch.manual_seed(derive_seed(seed, "step", team.path(step)))  # drop path, dropout
+                images, labels = images.to(device), labels.to(device)
+                loss = train_step(
+                    model,
+                    optimizer,
+                    images,
+                    labels,
+                    precision=recipe.precision,
+                    before_update=None if team.alone else partial(team.average_gradients, trained),
+                )
+                losses.append(loss)
         # One look an epoch: a look a step would make a GPU wait for the host.
-        epoch_losses = torch.stack(losses).float().tolist()
+        epoch_losses = team.average(torch.stack(losses).float()).tolist()
         _check_finite(epoch_losses, parameters, epoch * steps, checkpointing)
-        if checkpointing is not None and (
-            epoch + 1 == recipe.epochs or time.monotonic() - saved_at >= checkpointing.every_s
+        if (
+            checkpointing is not None
+            and team.rank == 0
+            and (epoch + 1 == recipe.epochs or time.monotonic() - saved_at >= checkpointing.every_s)
         ):
-            _save(checkpointing.path, {**identity, "epoch": str(epoch + 1)}, parameters, optimizer)
+            metadata = {**identity, "epoch": str(epoch + 1)}
+            save_training(checkpointing.path, metadata, parameters, optimizer)
             saved_at = time.monotonic()
+            if checkpointing.on_write is not None:
+                checkpointing.on_write(checkpointing.path)
         if on_epoch is not None:
             on_epoch(
                 EpochEnd(
@@ -245,46 +309,9 @@ def _check_finite(
         raise TrainingDivergedError(f"{fault}; lower the learning rate{kept}")
 
 
-def _run_identity(checkpointing: Checkpointing | None, recipe: Recipe, seed: int) -> dict[str, str]:
+def _run_identity(
+    checkpointing: Checkpointing | None, recipe: Recipe, seed: int, team: Team
+) -> dict[str, str]:
     given = {} if checkpointing is None else checkpointing.identity
-    return {**given, "recipe": json.dumps(asdict(recipe), sort_keys=True), "seed": str(seed)}
-
-
-def _save(
-    path: Path,
-    metadata: Mapping[str, str],
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    tensors: dict[str, Tensor] = {f"model/{name}": p for name, p in parameters.items()}
-    for name, parameter in parameters.items():
-        for slot, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{slot}/{name}"] = value
-    save_checkpoint(path, tensors, metadata)
-
-
-def _restore(
-    path: Path,
-    identity: Mapping[str, str],
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    """Put weights and optimizer state back; the number of epochs that they have seen."""
-    tensors, metadata = load_checkpoint(path, expected=identity)
-    saved = {key: tensor for key, tensor in tensors.items() if key.startswith("model/")}
-    if {k: t.shape for k, t in saved.items()} != {
-        f"model/{name}": p.shape for name, p in parameters.items()
-    }:
-        raise CheckpointError(f"{str(path)!r} holds the training of another network")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(saved[f"model/{name}"])
-    places = {name: place for place, name in enumerate(parameters)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer/"):
-            _, slot, name = key.split("/", 2)
-            state.setdefault(places[name], {})[slot] = tensor
-    # load_state_dict knows which slots live on the device and which on the CPU
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(metadata["epoch"])
+    recipe_json = json.dumps(asdict(recipe), sort_keys=True)
+    return {**given, "recipe": recipe_json, "seed": str(seed), "processes": str(team.size)}

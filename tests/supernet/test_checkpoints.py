@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from supernet import checkpoints
-from supernet.checkpoints import load_checkpoint, save_checkpoint
+from supernet.checkpoints import load_checkpoint, save_checkpoint, set_aside_if_damaged
 from supernet.errors import CheckpointError
 
 TENSORS = {
@@ -106,6 +106,21 @@ def test_a_truncated_file_is_refused(part: float, tmp_path: Path) -> None:
     path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(CheckpointError, match=r"c\.safetensors' is damaged or no checkpoint"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.05, 0.5, 0.99])
+def test_a_truncated_file_can_be_set_aside(part: float, tmp_path: Path) -> None:
+    """For whoever can make it again; an older one that was damaged makes room."""
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, TENSORS, METADATA)
+    assert set_aside_if_damaged(path) is None
+    content = path.read_bytes()
+    for _ in range(2):
+        path.write_bytes(content[: int(part * len(content))])
+        aside = set_aside_if_damaged(path)
+        assert aside is not None
+        assert list(tmp_path.iterdir()) == [aside]
+    assert set_aside_if_damaged(path) is None
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

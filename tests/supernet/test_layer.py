@@ -236,6 +236,30 @@ def test_a_merge_adds_up_in_float64_and_casts_once() -> None:
     assert torch.equal(merged.bias, reference.bias.float())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_merge_rounds_as_the_formula_reads(storage: Storage, dtype: torch.dtype) -> None:
+    """Bit for bit, into new memory or into given memory: else a study's figures would change with
+    the way in which an evaluation merges.
+    """
+    layer = layer_of(48, 33, storage=storage, dtype=torch.float32)
+    weight = layer.weight.detach().to(dtype)
+    for config in configs():
+        expected = weight
+        if config.A != "none":
+            expected = expected + weight * layer.support("A", config.A, dtype=dtype).detach()
+        if config.B != "none":
+            expected = expected + layer.support("B", config.B, dtype=dtype).detach()
+        memory = torch.full_like(layer.weight, torch.nan)
+        given_memory, _ = layer.merged_tensors(config, dtype=dtype, out=memory)
+        own_memory, _ = layer.merged_tensors(config, dtype=dtype)
+        for merged in (given_memory, own_memory):
+            assert torch.equal(merged, expected.to(torch.float32)), config
+        if (config.A, config.B) != ("none", "none"):
+            assert (given_memory is memory) == (dtype == torch.float32), config
+            assert own_memory is not layer.weight
+
+
 def test_without_a_configuration_the_layer_is_its_base() -> None:
     layer = layer_of()
     x = inputs(2, 5)

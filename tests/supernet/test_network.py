@@ -192,6 +192,60 @@ def test_a_plain_network_keeps_no_trace_of_the_subnet_before(architecture: Archi
         )
 
 
+@pytest.mark.parametrize("architecture", [DIGITS, VIT_WITHOUT_QKV_BIAS], ids=["ViT", "no bias"])
+def test_merging_only_what_differs_leaves_the_same_network(architecture: Architecture) -> None:
+    """Whatever the subnet before it was: another one, one that differs in a layer, the same."""
+    supernet = filled_supernet(architecture)
+    reused = supernet.plain()
+    largest, *others = subnets_of(supernet.space)
+    near = changed(largest, "blocks.1.mlp.fc1", A="none", B="none", C="none", D="none", E="none")
+    held = None
+    for subnet in [largest, near, largest, largest, *others, near]:
+        supernet.merge_into(reused, subnet, held=held)
+        fresh = supernet.plain()
+        supernet.merge_into(fresh, subnet)
+        assert_same_state(reused, fresh.state_dict())
+        held = subnet
+
+
+def test_layers_configured_alike_are_not_merged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    supernet = filled_supernet()
+    merged: list[GLoRALinear] = []
+    whole = GLoRALinear.merged_tensors
+
+    def recording(layer: GLoRALinear, *args: Any, **kwargs: Any) -> Any:
+        merged.append(layer)
+        return whole(layer, *args, **kwargs)
+
+    monkeypatch.setattr(GLoRALinear, "merged_tensors", recording)
+    plain, before = supernet.plain(), supernet.space.max_subnet()
+    supernet.merge_into(plain, before)
+    merged.clear()
+    now = changed(before, "blocks.1.mlp.fc1", A="none")
+    supernet.merge_into(plain, now, held=before)
+    assert merged == [supernet.layers["blocks.1.mlp.fc1"]]
+
+
+@families
+def test_a_plain_network_in_bf16_computes_what_autocast_makes_of_float32(family: str) -> None:
+    """Bit for bit: the merge is in float32 either way, and the cast happens once, not in each
+    forward.
+    """
+    supernet = filled_supernet(FAMILIES[family])
+    images = images_for(supernet.backbone)
+    subnet = supernet.space.sample(random.Random(5))
+    full, half = supernet.plain(), supernet.plain(dtype=torch.bfloat16)
+    results = []
+    for plain in (full, half):
+        supernet.merge_into(plain, subnet)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            results.append(logits(plain, images))
+    assert torch.equal(*results)
+    names = supernet.layers
+    assert {half.get_submodule(name).weight.dtype for name in names} == {torch.bfloat16}
+    assert all(half.get_parameter(n) is p for n, p in full.named_parameters() if "head" in n)
+
+
 def test_a_plain_network_shares_what_no_subnet_changes() -> None:
     """So a worker holds the backbone's embeddings once, and the head is always the current one."""
     supernet = filled_supernet()
