@@ -22,8 +22,9 @@ from typing import Any, Final
 import optuna
 import sqlalchemy as sa
 
-from glora_search.errors import StorageError
+from glora_search.errors import StorageError, StorageUnavailableError
 from glora_search.recording.shielding import shielded
+from glora_search.recording.transience import is_transient
 from glora_search.recording.urls import DatabaseURL, parse_url
 
 _log = logging.getLogger(__name__)
@@ -82,13 +83,15 @@ class Connection:
     def errors(self) -> Iterator[None]:
         """Turn what the database raises inside the block into a StorageError of one line.
 
-        An interruption waits until the block is over.
+        It is a StorageUnavailableError where the same may succeed later. An interruption waits
+        until the block is over.
         """
         try:
             with shielded():
                 yield
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise StorageError(f"{self.shown}: {self._told(error)}") from error
+            kind = StorageUnavailableError if is_transient(error) else StorageError
+            raise kind(f"{self.shown}: {self._told(error)}") from error
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -159,6 +162,7 @@ class Connection:
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,  # ms; what is sent and never acknowledged
         }
         arguments = {k: v for k, v in arguments.items() if k not in self._url.url.query}
         return {"pool_pre_ping": True, "connect_args": arguments}

@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _SAME_START_S = 2.0  # clock adjustments move a process's computed start time by this much
 _TAKE_ATTEMPTS = 10
+_RETRY_S = 1.0  # while the database is away: to be the first when it is back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,15 +210,22 @@ class Lease:
             )
 
     def _keep(self) -> None:
-        """Renew until released or lost. A database that does not answer is asked again."""
-        while not self._released.wait(self._ttl_s / 3):
+        """Renew until released or lost. A database that does not answer is asked again; a lease
+        that ran out meanwhile is renewed all the same, unless another process has taken it.
+        """
+        usual_s = self._ttl_s / 3
+        wait_s = usual_s
+        while not self._released.wait(wait_s):
             try:
                 held = self._swap(
                     lambda holder, now: replace(holder, until=now + self._ttl_s).to_json()
                 )
             except StorageError as error:
-                _log.warning("study %r: its lease could not be renewed: %s", self._study, error)
+                if wait_s == usual_s:
+                    _log.warning("study %r: its lease could not be renewed: %s", self._study, error)
+                wait_s = min(usual_s / 2, _RETRY_S)
                 continue
+            wait_s = usual_s
             if not held:
                 _log.error("study %r: its lease was lost to another process", self._study)
                 self._lost.set()

@@ -6,7 +6,8 @@ What it cannot promise, because Optuna has no such call:
 - The lease is best effort. It is read, written and read again, so that two processes which take it
   within the same instant can both believe that they hold it; and it is checked before each trial,
   not in the same transaction.
-- Speed: writing takes a hundred times as long, reading fifteen times (tests/benchmarks).
+- Speed: writing takes two hundred times as long, reading some fifty times
+  (tests/benchmarks/bench_storage.py).
 """
 
 from __future__ import annotations
@@ -152,8 +153,10 @@ class PublicStore:
         return trial
 
     def _decode(self, trial: FrozenTrial) -> Outcome:
+        # Without parameters that somebody added: they are no genes.
+        params = {name: v for name, v in trial.params.items() if name in self._distributions}
         try:
-            return decode(trial.user_attrs, SubnetConfig.from_params(trial.params))
+            return decode(trial.user_attrs, SubnetConfig.from_params(params))
         except (StorageError, InvalidConfigError) as error:
             raise StorageError(
                 f"study {self._name!r}, trial {trial.number} is damaged: {error}"

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_waiting: list[int] = []  # of the process, as signals are
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def shielded() -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
+        _waiting.append(number)
 
     handlers = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
@@ -39,4 +41,10 @@ def shielded() -> Iterator[None]:
             # None: it was set by what is not Python, and cannot be put back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if arrived:
+            _waiting.clear()
             os.kill(os.getpid(), arrived[0])
+
+
+def held_back() -> bool:
+    """Whether an interruption waits until a shielded block is over; for any thread to ask."""
+    return bool(_waiting)

@@ -9,6 +9,7 @@ from typing import Any
 
 from glora_search.errors import StorageError, StudyHeldError
 from glora_search.recording.lease import Holder, Lease
+from glora_search.recording.patience import PATIENCE_S, Patience, PatientStore
 from glora_search.recording.store import RESERVED, StudyStore, Tally
 from glora_search.recording.trial_codec import JSON
 from glora_search.records import Fitness, Outcome
@@ -56,24 +57,29 @@ class StudyRecord:
         self._store.set_attribute(key, value, token=token)
 
     @contextmanager
-    def hold(self, ttl_s: float = 30.0) -> Iterator[Lease]:
+    def hold(self, ttl_s: float = 30.0, *, patience_s: float = PATIENCE_S) -> Iterator[Lease]:
         """Hold the study while the block runs: no other process can flush into it.
 
-        The lease is renewed by a thread, and given back when the block ends, however it ends.
+        The lease is renewed by a thread, and given back when the block ends, however it ends. While
+        the study is held, a database that is away is waited for: by everything that is read or
+        written here. If it is away for longer than the lease lasts, the lease goes on unless
+        another process has taken it over meanwhile.
 
         Args:
             ttl_s: Seconds, above 0, that the lease outlives its last renewal. After a crash of this
                 machine others wait that long.
+            patience_s: Seconds for which the database may be away before that is an error.
 
         Raises:
             StudyHeldError: Another process holds the study; the message says which.
         """
-        lease = Lease.take(self._store, study=self.name, ttl_s=ttl_s)
-        self._lease = lease
+        store = self._store
+        lease = Lease.take(store, study=self.name, ttl_s=ttl_s)
+        self._lease, self._store = lease, PatientStore(store, Patience(patience_s))
         try:
             yield lease
         finally:
-            self._lease = None
+            self._lease, self._store = None, store
             lease.release()
 
     @property

@@ -1,15 +1,15 @@
 """The fast store: rows written into, and read from, Optuna's own tables with SQLAlchemy Core.
 
 Optuna's calls write a trial parameter by parameter, each with a look at the parameters before it:
-0.2 to 0.4 s for a trial of 240 genes. Here a batch is four `executemany` statements in one
-transaction. The tables are the objects of Optuna's own models, so that names and types are
+0.2 to 0.4 s for a trial of 240 genes. Here a batch is four statements in one transaction, and all
+trials are one query. The tables are the objects of Optuna's own models, so that names and types are
 Optuna's; what a row means is as of the schema versions that `KNOWN_SCHEMAS` lists.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,10 +20,11 @@ from optuna.trial import TrialState
 
 from glora_search.errors import StorageError, StudyExistsError
 from glora_search.recording.connection import Connection
+from glora_search.recording.genome_rows import GenomeRows
 from glora_search.recording.lease import check_token
 from glora_search.recording.store import LEASE_KEY, Tally
-from glora_search.recording.trial_codec import JSON, MARK, Place, decode, unrecorded
-from glora_search.recording.trial_rows import RowEncoder, TrialRows
+from glora_search.recording.trial_codec import JSON, KEYS, MARK, Place, decode, unrecorded
+from glora_search.recording.trial_rows import TrialRows, insert_attributes, trial_rows
 from glora_search.records import Fitness, Outcome
 from search_spaces import SearchSpace
 
@@ -32,10 +33,9 @@ _DIRECTIONS: Final[sa.Table] = models.StudyDirectionModel.__table__
 _STUDY_ATTRIBUTES: Final[sa.Table] = models.StudyUserAttributeModel.__table__
 _TRIALS: Final[sa.Table] = models.TrialModel.__table__
 _VALUES: Final[sa.Table] = models.TrialValueModel.__table__
-_PARAMS: Final[sa.Table] = models.TrialParamModel.__table__
 _ATTRIBUTES: Final[sa.Table] = models.TrialUserAttributeModel.__table__
 _ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL)
-_ROWS_A_FETCH: Final = 20_000
+_TRIALS_A_FETCH: Final = 500  # each is some 7 kB of text
 
 
 def create_study(
@@ -91,9 +91,11 @@ class TableStore:
         self._connection = connection
         self._study_id = study_id
         self._name = name
-        self._space = space
         self._fitness = fitness
-        self._encoder = RowEncoder(space, fitness)
+        self._genomes = GenomeRows(space, is_sqlite=connection.is_sqlite)
+        # Under one lease nobody else writes, so what was recorded is read once.
+        self._known: tuple[str, dict[Place, str]] | None = None
+        self._appending = threading.Lock()
 
     def attributes(self) -> dict[str, Any]:  # noqa: D102 - told by StudyStore
         query = sa.select(_STUDY_ATTRIBUTES.c.key, _STUDY_ATTRIBUTES.c.value_json).where(
@@ -113,44 +115,39 @@ class TableStore:
 
     def append(self, outcomes: Sequence[Outcome], *, token: str) -> int:  # noqa: D102
         # Encoded before the transaction begins: it stays short, and a faulty outcome costs nothing.
-        rows = {outcome: self._encoder.rows(outcome) for outcome in outcomes}
-        with self._connection.writing() as c:
-            self._lock_study(c)
-            self._fence(c, token)
-            fresh = unrecorded(outcomes, self._recorded(c, outcomes))
-            if fresh:
-                self._insert(c, [rows[outcome] for outcome in fresh])
+        rows = {
+            outcome: (
+                trial_rows(outcome, self._fitness),
+                self._genomes.text(outcome.candidate.subnet),
+            )
+            for outcome in outcomes
+        }
+        with self._appending:
+            under, known = self._known or ("", {})
+            self._known = None  # until the commit has gone through
+            with self._connection.writing() as c:
+                self._lock_study(c)
+                self._fence(c, token)
+                if under != token:
+                    known = self._recorded(c)
+                fresh = unrecorded(outcomes, known)
+                if fresh:
+                    self._insert(c, [rows[outcome] for outcome in fresh])
+            known.update((o.candidate.place, o.candidate.subnet.digest) for o in fresh)
+            self._known = token, known
         return len(fresh)
 
     def trials(self) -> dict[int, Outcome]:  # noqa: D102
-        ours = sa.and_(_TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked())
-        numbers = sa.select(_TRIALS.c.trial_id, _TRIALS.c.number).where(ours)
-        texts = (
-            sa.select(_ATTRIBUTES.c.trial_id, _ATTRIBUTES.c.key, _ATTRIBUTES.c.value_json)
-            .join(_TRIALS, _TRIALS.c.trial_id == _ATTRIBUTES.c.trial_id)
-            .where(ours)
+        query = sa.select(_TRIALS.c.number, _attributes(), self._genomes.column()).where(
+            _TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked()
         )
-        params = (
-            sa.select(_PARAMS.c.trial_id, _PARAMS.c.param_name, _PARAMS.c.param_value)
-            .join(_TRIALS, _TRIALS.c.trial_id == _PARAMS.c.trial_id)
-            .where(ours)
-        )
-        choices = {gene.name: gene.choices for gene in self._space.genes}
-        attributes: dict[int, dict[str, Any]] = defaultdict(dict)
-        tokens: dict[int, dict[str, str]] = defaultdict(dict)
         with self._connection.reading() as c:
-            number_of = {row.trial_id: row.number for row in c.execute(numbers)}
-            for trial_id, key, text in c.execute(texts):
-                attributes[trial_id][key] = json.loads(text)
-            # By far the most rows, so they are not held all at once.
-            c.execution_options(yield_per=_ROWS_A_FETCH)
-            for trial_id, gene, choice in c.execute(params):
-                if gene in choices:
-                    tokens[trial_id][gene] = choices[gene][int(choice)]
-        return {
-            number: self._decode(number, attributes[trial_id], tokens[trial_id])
-            for trial_id, number in number_of.items()
-        }
+            c.execution_options(yield_per=_TRIALS_A_FETCH)
+            found = {
+                number: self._decode(number, attributes, genome)
+                for number, attributes, genome in c.execute(query)
+            }
+        return dict(sorted(found.items()))
 
     def tally(self) -> Tally:  # noqa: D102
         best = sa.func.min if self._fitness.direction == "minimize" else sa.func.max
@@ -213,10 +210,9 @@ class TableStore:
         """Refuse unless the lease is the writer's; the lock keeps it so until the commit."""
         check_token(c.scalar(self._lease_text().with_for_update()), token=token, study=self._name)
 
-    def _recorded(self, c: sa.Connection, outcomes: Sequence[Outcome]) -> dict[Place, str]:
-        """(generation, index) to digest, for what is recorded of the generations in `outcomes`."""
+    def _recorded(self, c: sa.Connection) -> dict[Place, str]:
+        """(generation, index) to digest, for everything that is recorded."""
         generation, index, digest = (_ATTRIBUTES.alias() for _ in range(3))
-        wanted = {json.dumps(outcome.candidate.generation) for outcome in outcomes}
         query = sa.select(generation.c.value_json, index.c.value_json, digest.c.value_json).where(
             _TRIALS.c.study_id == self._study_id,
             _TRIALS.c.state.in_(_ENDED),
@@ -224,11 +220,10 @@ class TableStore:
                 sa.and_(table.c.trial_id == _TRIALS.c.trial_id, table.c.key == key)
                 for table, key in ((generation, MARK), (index, "index"), (digest, "digest"))
             ),
-            generation.c.value_json.in_(wanted),
         )
         return {(json.loads(g), json.loads(i)): json.loads(d) for g, i, d in c.execute(query)}
 
-    def _insert(self, c: sa.Connection, rows: Sequence[TrialRows]) -> None:
+    def _insert(self, c: sa.Connection, rows: Sequence[tuple[TrialRows, str]]) -> None:
         mine = _TRIALS.c.study_id == self._study_id
         before = sa.select(sa.func.count(), sa.func.max(_TRIALS.c.trial_id)).where(mine)
         first, last_id = c.execute(before).one()
@@ -236,35 +231,37 @@ class TableStore:
             _TRIALS.insert(),
             [
                 {"study_id": self._study_id, "number": first + k, **row.trial}
-                for k, row in enumerate(rows)
+                for k, (row, _) in enumerate(rows)
             ],
         )
         new = sa.select(_TRIALS.c.trial_id).where(mine, _TRIALS.c.trial_id > (last_id or 0))
         ids = c.scalars(new.order_by(_TRIALS.c.number)).all()
-        for table, parts in (
-            (_VALUES, [row.values for row in rows]),
-            (_ATTRIBUTES, [row.attributes for row in rows]),
-            (_PARAMS, [row.params for row in rows]),
-        ):
-            batch = [
-                {"trial_id": trial_id, **columns}
-                for trial_id, part in zip(ids, parts, strict=True)
-                for columns in part
-            ]
-            if batch:  # a batch of failures has no values
-                c.execute(table.insert(), batch)
+        keyed = list(zip(ids, rows, strict=True))
+        values = [{"trial_id": id_, **row.value} for id_, (row, _) in keyed if row.value]
+        if values:  # a batch of failures has none
+            c.execute(_VALUES.insert(), values)
+        attributes = [(id_, *attribute) for id_, (row, _) in keyed for attribute in row.attributes]
+        insert_attributes(c, attributes, is_sqlite=self._connection.is_sqlite)
+        self._genomes.insert(c, [(id_, genome) for id_, (_, genome) in keyed])
 
-    def _decode(
-        self, number: int, attributes: Mapping[str, Any], tokens: Mapping[str, str]
-    ) -> Outcome:
+    def _decode(self, number: int, attributes: str, genome: str | None) -> Outcome:
         try:
-            genome = tuple(tokens[gene.name] for gene in self._space.genes)
-            return decode(attributes, self._space.decode(genome))
-        except KeyError as error:
-            fault = f"it lacks the parameter {error}"
-        except StorageError as error:
-            fault = str(error)
-        raise StorageError(f"study {self._name!r}, trial {number} is damaged: {fault}")
+            return decode(json.loads(attributes), self._genomes.subnet(genome))
+        except (StorageError, json.JSONDecodeError) as error:
+            raise StorageError(
+                f"study {self._name!r}, trial {number} is damaged: {error}"
+            ) from error
+
+
+def _attributes() -> sa.ScalarSelect[str]:
+    """Of a row of `trials` its user attributes, as far as they are ours, as one JSON object."""
+    members = sa.literal('"') + _ATTRIBUTES.c.key + '":' + _ATTRIBUTES.c.value_json
+    return (
+        sa.select("{" + sa.func.aggregate_strings(members, ",") + "}")
+        .where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key.in_(KEYS))
+        .correlate(_TRIALS)
+        .scalar_subquery()
+    )
 
 
 def _marked() -> sa.Exists:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from sys import intern
+from typing import Any, Final, TypeAlias
 
 from glora_search.errors import StorageError
 from glora_search.records import Candidate, Outcome
@@ -13,8 +14,24 @@ from search_spaces import SubnetConfig
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Place: TypeAlias = tuple[int, int]
 
-MARK = "generation"
+MARK: Final = "generation"
 """The attribute that tells a trial of ours from one that somebody else added to the study."""
+
+KEYS: Final = (
+    MARK,
+    "index",
+    "operator",
+    "parents",
+    "digest",
+    "n_params",
+    "eval_s",
+    "worker",
+    "loss",
+    "top1",
+    "error_type",
+    "error",
+)
+"""All attributes that `encode` may give and `decode` reads."""
 
 
 def encode(outcome: Outcome) -> dict[str, JSON]:
@@ -65,15 +82,16 @@ def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
             candidate=Candidate(
                 generation=int(attributes[MARK]),
                 index=int(attributes["index"]),
-                operator=str(attributes["operator"]),
-                parents=tuple(map(str, attributes["parents"])),
+                operator=intern(str(attributes["operator"])),
+                # Few subnets have many children: their digests are kept once.
+                parents=tuple(intern(str(parent)) for parent in attributes["parents"]),
                 subnet=subnet,
                 n_params=int(attributes["n_params"]),
             ),
             loss=_optional_float(attributes.get("loss")),
             top1=_optional_float(attributes.get("top1")),
             eval_s=float(attributes["eval_s"]),
-            worker=str(attributes["worker"]),
+            worker=intern(str(attributes["worker"])),
             error_type=attributes.get("error_type"),
             error=attributes.get("error"),
         )
@@ -96,16 +114,17 @@ def unrecorded(outcomes: Iterable[Outcome], recorded: Mapping[Place, str]) -> li
     Raises:
         StorageError: A place is taken by another subnet.
     """
-    taken = dict(recorded)
+    now: dict[Place, str] = {}
     fresh = []
     for outcome in outcomes:
         place, digest = outcome.candidate.place, outcome.candidate.subnet.digest
-        if place not in taken:
-            taken[place] = digest
+        taken = recorded.get(place) or now.get(place)
+        if taken is None:
+            now[place] = digest
             fresh.append(outcome)
-        elif taken[place] != digest:
+        elif taken != digest:
             raise StorageError(
-                f"{_named(outcome)} is recorded as subnet {taken[place][:12]} and now offered as "
+                f"{_named(outcome)} is recorded as subnet {taken[:12]} and now offered as "
                 f"{digest[:12]}: this is not the search that the study was started with"
             )
     return fresh

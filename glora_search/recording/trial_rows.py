@@ -1,21 +1,36 @@
-"""What one outcome becomes in Optuna's tables: a trial, its value, attributes and parameters."""
+"""What one outcome becomes in Optuna's tables: a trial, its value and its attributes.
+
+Its parameters, by far the most rows, are made of one text: see `genome_rows`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from optuna.distributions import CategoricalDistribution, distribution_to_json
+import sqlalchemy as sa
 from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import TrialState
 
 from glora_search.recording.trial_codec import encode
 from glora_search.records import Fitness, Outcome
-from search_spaces import SearchSpace
 
 Columns: TypeAlias = dict[str, Any]
+
+# One statement a batch: a row at a time costs PostgreSQL twice as much, and on SQLite each row is
+# a chance for another thread to keep Python's global lock.
+_ATTRIBUTES_SQLITE: Final = """\
+INSERT INTO trial_user_attributes (trial_id, "key", value_json)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+FROM json_each(:rows)
+"""
+_ATTRIBUTES_POSTGRESQL: Final = """\
+INSERT INTO trial_user_attributes (trial_id, "key", value_json)
+SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:keys AS text[]), CAST(:texts AS text[]))
+"""
 
 
 @dataclass(frozen=True)
@@ -24,64 +39,46 @@ class TrialRows:
 
     Args:
         trial: State and times, naive UTC as Optuna keeps them.
-        values: One row, or none for a failure.
-        attributes: One row a user attribute.
-        params: One row a gene.
+        value: The fitness; None for a failure, which has no such row.
+        attributes: Key and JSON text of each user attribute.
     """
 
     trial: Columns
-    values: list[Columns]
-    attributes: list[Columns]
-    params: list[Columns]
+    value: Columns | None
+    attributes: list[tuple[str, str]]
 
 
-class RowEncoder:
-    """Encodes the outcomes of one study.
+def trial_rows(outcome: Outcome, fitness: Fitness) -> TrialRows:
+    """The rows of `outcome`, which ended now.
 
     Args:
-        space: What the study's subnets are chosen from.
+        outcome: What is to be recorded.
         fitness: What the study optimises.
+
+    Raises:
+        StorageError: The outcome holds numbers that cannot be recorded.
     """
+    attributes = encode(outcome)
+    value = fitness.score(outcome)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    finite = TrialValueModel.TrialValueType.FINITE
+    return TrialRows(
+        trial={
+            "state": TrialState.FAIL if outcome.failed else TrialState.COMPLETE,
+            "datetime_start": now - timedelta(seconds=outcome.eval_s),
+            "datetime_complete": now,
+        },
+        value=None if value is None else {"objective": 0, "value": value, "value_type": finite},
+        attributes=[(key, json.dumps(value)) for key, value in attributes.items()],
+    )
 
-    def __init__(self, space: SearchSpace, fitness: Fitness) -> None:
-        self._space = space
-        self._fitness = fitness
-        # A parameter row is the same in every trial that chose the same: made once a choice.
-        self._param_rows: list[dict[str, Columns]] = []
-        for gene in space.genes:
-            text = distribution_to_json(CategoricalDistribution(gene.choices))
-            self._param_rows.append(
-                {
-                    token: {
-                        "param_name": gene.name,
-                        "param_value": float(k),
-                        "distribution_json": text,
-                    }
-                    for k, token in enumerate(gene.choices)
-                }
-            )
 
-    def rows(self, outcome: Outcome) -> TrialRows:
-        """The rows of `outcome`, which ended now.
-
-        Raises:
-            StorageError: The outcome holds numbers that cannot be recorded.
-            InvalidConfigError: The subnet is not of the study's search space.
-        """
-        attributes = encode(outcome)
-        genome = self._space.encode(outcome.candidate.subnet)
-        value = self._fitness.score(outcome)
-        now = datetime.now(UTC).replace(tzinfo=None)
-        finite = TrialValueModel.TrialValueType.FINITE
-        return TrialRows(
-            trial={
-                "state": TrialState.FAIL if outcome.failed else TrialState.COMPLETE,
-                "datetime_start": now - timedelta(seconds=outcome.eval_s),
-                "datetime_complete": now,
-            },
-            values=[]
-            if value is None
-            else [{"objective": 0, "value": value, "value_type": finite}],
-            attributes=[{"key": k, "value_json": json.dumps(v)} for k, v in attributes.items()],
-            params=[rows[token] for rows, token in zip(self._param_rows, genome, strict=True)],
-        )
+def insert_attributes(
+    c: sa.Connection, rows: Sequence[tuple[int, str, str]], *, is_sqlite: bool
+) -> None:
+    """Insert user attributes of trials: each the trial's key, its own key, and its JSON text."""
+    if is_sqlite:
+        c.execute(sa.text(_ATTRIBUTES_SQLITE), {"rows": json.dumps(rows)})
+        return
+    ids, keys, texts = map(list, zip(*rows, strict=True))
+    c.execute(sa.text(_ATTRIBUTES_POSTGRESQL), {"ids": ids, "keys": keys, "texts": texts})

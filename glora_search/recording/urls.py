@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,14 @@ _DRIVERS: Final = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+# What may be repeated of a URL that is not understood: a piece of a password looks otherwise, or is
+# at least not recognised as one.
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+]*")
+_OPTION: Final = re.compile(r"[a-z_]+")
+_ENCODE: Final = (
+    "the database URL cannot be read; percent-encode special characters of the password "
+    f"(@ as %40, : as %3A, / as %2F, ? as %3F); {_ACCEPTED}"
+)
 
 
 @dataclass(frozen=True)
@@ -76,23 +85,32 @@ def parse_url(text: str) -> DatabaseURL:
         received = f"got {text!r}" if "@" not in text else "what was given has no '://'"
         raise StorageError(f"not a database URL: {received}; {_ACCEPTED}")
     if scheme not in _DRIVERS:
-        raise StorageError(f"databases of the kind {scheme!r} are not supported; {_ACCEPTED}")
-    if scheme.startswith("postgres") and rest.count("@") > 1:
-        raise StorageError(
-            "the database URL has more than one '@': percent-encode those of the user name and "
-            "password as %40"
-        )
+        kind = f"of the kind {scheme!r}" if _SCHEME.fullmatch(scheme) else "of that kind"
+        raise StorageError(f"databases {kind} are not supported; {_ACCEPTED}")
+    if scheme.startswith("postgres"):
+        _check_user(rest)
     try:
         url = sa.make_url(f"{_DRIVERS[scheme]}://{rest}")
     except (ValueError, sa.exc.ArgumentError):
         # Not chained: what could not be parsed may be a piece of the password.
-        raise StorageError(
-            "the database URL cannot be read; percent-encode special characters of the password "
-            f"(@ as %40, : as %3A, / as %2F); {_ACCEPTED}"
-        ) from None
+        raise StorageError(_ENCODE) from None
     if url.get_backend_name() == "sqlite":
         _check_sqlite(url)
     return DatabaseURL(url)
+
+
+def _check_user(rest: str) -> None:
+    """Refuse what could be cut at a wrong place, so that a piece of the password became the host's
+    or the database's name, which are shown.
+    """
+    if rest.count("@") > 1:
+        raise StorageError(
+            "the database URL has more than one '@': percent-encode those of the user name and "
+            "password as %40"
+        )
+    user, at, _ = rest.partition("@")
+    if at and not set(user).isdisjoint("/?#"):
+        raise StorageError(_ENCODE)
 
 
 def _check_sqlite(url: sa.URL) -> None:
@@ -107,7 +125,9 @@ def _check_sqlite(url: sa.URL) -> None:
             "give one, such as sqlite:///studies.db"
         )
     if url.query:
+        named = all(_OPTION.fullmatch(name) for name in url.query)
+        got = f"; got {', '.join(sorted(url.query))}" if named else ""
         raise StorageError(
-            f"an SQLite URL takes no options; got {', '.join(sorted(url.query))}; "
-            "give the file alone, such as sqlite:///studies.db"
+            f"an SQLite URL takes no options{got}; give the file alone, such as "
+            "sqlite:///studies.db"
         )

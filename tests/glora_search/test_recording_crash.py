@@ -99,6 +99,25 @@ def test_flushing_in_a_loop_and_killed_leaves_whole_batches(
         acknowledged = generations - 1
 
 
+def test_studies_that_share_a_database_are_driven_at_the_same_time(
+    database: Database, module_database_url: str
+) -> None:
+    """Two processes write in turns; each study has its own batches, all of them, and a lease."""
+    records = [study(database, SPACE) for _ in range(2)]
+    one, two = ((flush_for_ever, module_database_url, record.name, 5) for record in records)
+    with child(*one) as a, child(*two) as b:
+        for generation in range(6):
+            for other in (a, b):
+                assert other.hear() == ("begins", generation)
+                assert other.hear() == ("ended", generation)
+        holders = [record.holder for record in records]
+        assert {holder.pid for holder in holders if holder} == {a.process.pid, b.process.pid}
+    for record in records:
+        history = record.history()
+        assert len(history) >= 30
+        assert history == [o for g in range(len(history) // 5) for o in batch(g, 5)]
+
+
 def test_processes_that_create_a_database_at_the_same_moment_all_get_it(database_url: str) -> None:
     """Two launches on a new server; Optuna's own creation of tables trips over itself."""
     arguments = (open_database, database_url)

@@ -5,6 +5,7 @@ What is written is also looked at through `optuna.load_study`, the judge of what
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,8 +21,9 @@ from recording_cases import LARGE_SPACE, SPACE, batch, outcome
 from glora_search.errors import StorageError, StudyHeldError
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.database import KNOWN_SCHEMAS
+from glora_search.recording.trial_codec import encode
 from glora_search.records import Fitness, Outcome
-from search_spaces import InvalidConfigError, SearchSpace, SubnetConfig
+from search_spaces import InvalidConfigError, LayerSpec, SearchSpace, SubnetConfig
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 
@@ -219,6 +221,89 @@ def test_trials_of_others_are_left_alone(record: StudyRecord, module_database_ur
     assert [trial.number for trial in guest.trials] == list(range(6))
 
 
+def test_trials_that_others_wrote_in_another_order_are_read_right(
+    record: StudyRecord, module_database_url: str
+) -> None:
+    """The database hands the parameters of a trial over in its own order, or in the writer's."""
+    given = [o for o in batch(0, 8) if not o.failed]
+    with record.hold():
+        record.flush(given[:2])
+    guest = loaded(record, module_database_url)
+    for number, expected in enumerate(given[2:]):
+        params = list(expected.candidate.subnet.to_params().items())
+        random.Random(number).shuffle(params)
+        params.insert(number, ("a parameter of somebody else's", "x"))
+        choices = {gene.name: gene.choices for gene in SPACE.genes}
+        guest.add_trial(
+            optuna.create_trial(
+                value=expected.loss,
+                params=dict(params),
+                distributions={
+                    name: CategoricalDistribution(choices.get(name, ("w", "x")))
+                    for name, _ in params
+                },
+                user_attrs={**encode(expected), 'somebody else\'s "note"': {"x": [1]}},
+            )
+        )
+    assert record.history() == given
+
+
+def test_genes_may_have_more_choices_than_there_are_digits(
+    database: Database, module_database_url: str
+) -> None:
+    """The fast store writes a choice as one character, whatever it counts."""
+    ranks = tuple(f"lora_{r}" for r in range(1, 301))
+    choices = {"A": ranks, "B": ("none", *ranks), "C": ("none",), "D": ("none",), "E": ("vector",)}
+    space = SearchSpace([LayerSpec("\u00fc.fc \"1'", 8, 8, bias=True)], choices)
+    given = [o for o in batch(0, 30, space=space) if not o.failed]
+    record = study(database, space=space)
+    with record.hold():
+        record.flush(given)
+    assert record.history() == given
+    for trial, expected in zip(loaded(record, module_database_url).trials, given, strict=True):
+        assert trial.params == expected.candidate.subnet.to_params()
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            "DELETE FROM trial_params WHERE trial_id = {} AND param_name = 'blocks.0.attn.qkv.C'",
+            "lacks the parameter 'blocks.0.attn.qkv.C'",
+        ),
+        ("DELETE FROM trial_params WHERE trial_id = {}", "lacks the parameter"),
+        (
+            "UPDATE trial_params SET param_value = 77 "
+            "WHERE trial_id = {} AND param_name = 'blocks.0.attn.qkv.C'",
+            "parameter 'blocks.0.attn.qkv.C' is none of the gene's choices",
+        ),
+        (
+            "UPDATE trial_params SET param_value = -1e30 "
+            "WHERE trial_id = {} AND param_name = 'blocks.0.attn.qkv.E'",
+            "parameter 'blocks.0.attn.qkv.E' is none of the gene's choices",
+        ),
+        (
+            "UPDATE trial_user_attributes SET value_json = '[' "
+            "WHERE trial_id = {} AND key = 'parents'",
+            "Expecting",
+        ),
+    ],
+)
+def test_damage_is_told_trial_by_trial(module_database_url: str, statement: str, said: str) -> None:
+    """What the fast store reads as one text has been some hundred rows, any of which may be off."""
+    with Database(module_database_url) as database:
+        record = study(database)
+        with record.hold():
+            record.flush(batch(0, 2))
+        trial_id = loaded(record, module_database_url).trials[1]._trial_id
+        engine = sa.create_engine(module_database_url.replace("ql:", "ql+psycopg:"))
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement.format(trial_id))
+        engine.dispose()
+        with pytest.raises(StorageError, match=rf"trial 1 is damaged: .*{said}"):
+            record.history()
+
+
 @pytest.mark.parametrize("fitness", Fitness)
 def test_tally_and_best_agree_with_history(database: Database, fitness: Fitness) -> None:
     record = study(database, fitness=fitness)
@@ -297,6 +382,8 @@ def test_flushing_and_reading_take_as_many_statements_for_one_trial_as_for_fifty
     with Database(module_database_url) as database:
         record = study(database, space=LARGE_SPACE)
         with record.hold():
+            first = [outcome(0, 1, space=LARGE_SPACE)]
+            record.flush(first)  # under a new lease what is recorded is looked at once
             one = [outcome(0, 0, space=LARGE_SPACE)]
             fifty = [o for o in batch(1, 58, space=LARGE_SPACE) if not o.failed]
             assert len(fifty) == 50
@@ -306,4 +393,4 @@ def test_flushing_and_reading_take_as_many_statements_for_one_trial_as_for_fifty
                 assert count(record.history) == count(record.history) <= 5
             finally:
                 sa.event.remove(sa.Engine, "before_cursor_execute", note)
-        assert record.history() == one + fifty
+        assert record.history() == one + first + fifty
