@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from glora_search.evaluating.package import EvaluationPackage, evaluate_candidate
+from glora_search.evaluating.protocol import Package
+from glora_search.evaluating.results import score_run, worker_name
 from glora_search.records import Candidate, Outcome
 
 
@@ -15,13 +16,18 @@ class InProcessEvaluator:
         package: The supernet and the split, as a worker would get them.
     """
 
-    def __init__(self, package: EvaluationPackage) -> None:
-        self._evaluate = package.unpack()
+    def __init__(self, package: Package) -> None:
+        self._scorer = package.unpack()
+        self._worker = worker_name()
 
-    def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
-        """Outcomes in the order of `candidates`."""
-        for candidate in candidates:
-            yield evaluate_candidate(self._evaluate, candidate)
+    def evaluate(self, candidates: Iterable[Candidate]) -> Iterator[Outcome]:
+        """Of a batch in the order in which the network finds them cheapest; of a supply one after
+        the other.
+        """
+        runs = [candidates] if isinstance(candidates, Sequence) else ([c] for c in candidates)
+        for run in runs:
+            for result in score_run(self._scorer, [c.subnet for c in run]):
+                yield result.outcome(run[result.position], self._worker)
 
     def close(self) -> None:
         """Nothing to give back but memory, which goes with this object."""

@@ -7,16 +7,12 @@ tensors it would pickle. So weights and images travel as arrays.
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from glora_search.records import Candidate, Outcome
 from search_spaces import SearchSpace
 from supernet import (
     Architecture,
@@ -38,7 +34,7 @@ class EvaluationPackage:
         space: JSON of the search space.
         storage: How the supernet stores choices.
         weights: Every tensor of the supernet's backbone: frozen, support tensors, head.
-        split: A split; a decoded one as its fields, with arrays in the place of tensors.
+        split: A split, packed.
         batch_size: Images a forward.
         precision: Of the forward.
         device: `cpu`, or `cuda` for the GPU that the worker is given.
@@ -68,17 +64,12 @@ class EvaluationPackage:
         threads: int,
     ) -> EvaluationPackage:
         """Pack a supernet that is in this process."""
-        packed: Split | dict[str, Any] = split
-        if isinstance(split, TensorSplit):
-            packed = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
-            packed |= {"images": split.images.cpu().numpy(), "labels": split.labels.cpu().numpy()}
-            packed["device"] = torch.device("cpu")
         return cls(
             architecture=architecture,
             space=supernet.space.to_json(),
             storage=supernet.storage,
             weights={k: v.cpu().numpy() for k, v in supernet.backbone.state_dict().items()},
-            split=packed,
+            split=pack_split(split),
             batch_size=batch_size,
             precision=precision,
             device=device,
@@ -93,45 +84,23 @@ class EvaluationPackage:
         )
         weights = {name: torch.tensor(array) for name, array in self.weights.items()}
         supernet.backbone.load_state_dict(weights)
-        split = TensorSplit(**self.split) if isinstance(self.split, dict) else self.split
         return SubnetEvaluator(
             supernet.to(self.device).eval(),
-            split.to(self.device),
+            unpack_split(self.split).to(self.device),
             batch_size=self.batch_size,
             precision=self.precision,
         )
 
 
-def worker_name() -> str:
-    """Who evaluates: `host:pid`."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def pack_split(split: Split) -> Split | dict[str, Any]:
+    """A split as it travels: of a decoded one its fields, with arrays in the place of tensors."""
+    if not isinstance(split, TensorSplit):
+        return split
+    packed = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
+    packed |= {"images": split.images.cpu().numpy(), "labels": split.labels.cpu().numpy()}
+    return packed | {"device": torch.device("cpu")}
 
 
-def evaluate_candidate(evaluate: SubnetEvaluator, candidate: Candidate) -> Outcome:
-    """The outcome of one candidate; what its evaluation raises becomes part of the record."""
-    start = time.perf_counter()
-    try:
-        evaluation = evaluate(candidate.subnet)
-    except Exception as error:  # noqa: BLE001 - recorded, and counted against max_failures
-        return failed_outcome(candidate, error, worker_name(), time.perf_counter() - start)
-    return Outcome(
-        candidate=candidate,
-        loss=evaluation.loss,
-        top1=evaluation.top1,
-        eval_s=evaluation.eval_s,
-        worker=worker_name(),
-    )
-
-
-def failed_outcome(
-    candidate: Candidate, error: BaseException, worker: str, eval_s: float
-) -> Outcome:
-    """The outcome that says what went wrong, in one line."""
-    text = " ".join(str(error).split())[:500]
-    return Outcome(
-        candidate=candidate,
-        eval_s=eval_s,
-        worker=worker,
-        error_type=type(error).__name__,
-        error=text or type(error).__name__,
-    )
+def unpack_split(packed: Split | dict[str, Any]) -> Split:
+    """The split that `pack_split` packed, on the CPU, over the arrays themselves."""
+    return TensorSplit(**packed) if isinstance(packed, dict) else packed

@@ -1,11 +1,15 @@
-"""The interface between the search loop and whatever evaluates candidates."""
+"""The interfaces of evaluating: towards the search loop, and towards the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from glora_search.records import Candidate, Outcome
+from search_spaces import SubnetConfig
+
+if TYPE_CHECKING:  # a worker that needs no torch does not import it
+    from supernet import Evaluation
 
 
 class Evaluator(Protocol):
@@ -15,8 +19,13 @@ class Evaluator(Protocol):
     on which worker evaluated it, or on what was evaluated before it.
     """
 
-    def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
+    def evaluate(self, candidates: Iterable[Candidate]) -> Iterator[Outcome]:
         """Outcomes as they arrive, in any order; one for each candidate.
+
+        A sequence is a batch: all of it waits for workers from the start, and neighbours in it may
+        be evaluated together. Any other iterable is a supply, for a search that makes a candidate
+        when somebody can evaluate it: it is drawn from in the caller's thread, only when a worker
+        has room, and after the outcomes that have arrived were yielded. Its end is its last word.
 
         A candidate whose evaluation raises, gives a loss that is not finite, or ends its worker
         time and again, has an outcome that says so; the others are evaluated all the same. Whoever
@@ -31,4 +40,29 @@ class Evaluator(Protocol):
         """Give back workers and memory. The evaluator is of no use afterwards; twice does no
         harm.
         """
+        ...
+
+
+class SubnetScorer(Protocol):
+    """Scores subnets in this process; `supernet.SubnetEvaluator` is the one that a search uses."""
+
+    def evaluate_each(
+        self, subnets: Sequence[SubnetConfig]
+    ) -> Iterator[tuple[int, Evaluation | Exception]]:
+        """(position in `subnets`, figures or what the evaluation raised), each once, in any
+        order.
+        """
+        ...
+
+
+class Package(Protocol):
+    """What is sent to workers, once: `EvaluationPackage`, or a stand-in without a network."""
+
+    @property
+    def space(self) -> str:
+        """JSON of the search space."""
+        ...
+
+    def unpack(self) -> SubnetScorer:
+        """Make ready to score, in the process that will do it."""
         ...

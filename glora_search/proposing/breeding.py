@@ -108,9 +108,6 @@ class Breeder:
     def breed(self, generation: int, parents: Sequence[Parent], seen: Seen) -> Iterator[Draft]:
         """The genomes of one generation: mutations first, then crossovers, then random ones.
 
-        A child that was seen before is made again a bounded number of times, from the same
-        generator; then a random genome takes its place.
-
         Args:
             generation: Seeds the draws.
             parents: Best first. Without any, all genomes are random.
@@ -121,14 +118,33 @@ class Breeder:
         """
         for index in range(self._settings.population):
             rng = candidate_rng(self._seed, generation, index)
-            draft = self._child(index, parents, seen, rng)
+            draft = self.draft(index, parents, seen, rng)
             if draft is None:
-                genome = self.random_genomes.draw(rng, seen)
-                if genome is None:
-                    return
-                draft = Draft("random", (), genome)
-            seen.add(draft.genome)
+                return
             yield draft
+
+    def draft(
+        self, index: int, parents: Sequence[Parent], seen: Seen, rng: random.Random
+    ) -> Draft | None:
+        """The genome of place `index`; None where the space has no more.
+
+        A child that was seen before is made again a bounded number of times, from the same
+        generator; then a random genome takes its place.
+
+        Args:
+            index: The place in a generation, which decides the operator.
+            parents: Best first. Without any, the genome is random.
+            seen: What was proposed before; the genome is added to it.
+            rng: The only source of randomness.
+        """
+        draft = self._child(index, parents, seen, rng)
+        if draft is None:
+            genome = self.random_genomes.draw(rng, seen)
+            if genome is None:
+                return None
+            draft = Draft("random", (), genome)
+        seen.add(draft.genome)
+        return draft
 
     def _child(
         self, index: int, parents: Sequence[Parent], seen: Seen, rng: random.Random

@@ -17,6 +17,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -94,7 +95,7 @@ class RedrawFew:
 
     def __call__(self, parent: Parent, rng: random.Random) -> Genome | None:
         """A child within the limits, or None."""
-        free = [g for g, gene in enumerate(self.genes) if len(gene.choices) > 1]
+        free = self._free
         if not free:
             return None
         count = rng.randint(1, min(_MOST_REDRAWN, len(free)))
@@ -102,6 +103,10 @@ class RedrawFew:
             g: _without(self.genes[g], parent.genome[g]) for g in sorted(rng.sample(free, count))
         }
         return _redrawn(parent, options, self.limits, rng)
+
+    @cached_property
+    def _free(self) -> list[int]:
+        return [g for g, gene in enumerate(self.genes) if len(gene.choices) > 1]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ def candidate_rng(seed: int, generation: int, index: int) -> random.Random:
     return random.Random(f"{seed}/{generation}/{index}")  # a str is hashed by SHA-512, unsalted
 
 
+def steady_state_rng(seed: int, number: int) -> random.Random:
+    """The generator of candidate `number` of a steady-state search, which has no generations."""
+    return random.Random(f"{seed}/steady-state/{number}")
+
+
 def numpy_seed(*parts: int | str) -> int:
     """32 bits for samplers that draw from numpy, a function of `parts` alone."""
     return random.Random("/".join(map(str, parts))).getrandbits(32)

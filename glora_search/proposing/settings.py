@@ -10,6 +10,7 @@ from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
 
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
 OperatorSet = Literal["local", "published"]
+SearchMode = Literal["generational", "steady-state"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,10 @@ class SearchSettings:
         operators: What makes a child of the evolution. `local`: crossover at a block boundary, one
             to three redrawn genes. `published`: uniform crossover, each gene redrawn with
             `mutation_probability`.
+        mode: `generational`: a generation is made of the outcomes of all generations before it,
+            and waits for them. `steady-state`: a child is made as soon as a worker is free, of the
+            outcomes that have arrived; nobody waits, and two runs of one seed differ. For the
+            evolution only.
         fitness: What is optimised on the validation split.
         population: Subnets a generation.
         generations: Generations after the random one.
@@ -40,6 +45,7 @@ class SearchSettings:
 
     sampler: SamplerName = "evolution"
     operators: OperatorSet = "local"
+    mode: SearchMode = "generational"
     fitness: Fitness = Fitness.LOSS
     population: int = 50
     generations: int = 20
@@ -64,9 +70,12 @@ class SearchSettings:
         for name, value, accepted in (
             ("sampler", self.sampler, get_args(SamplerName)),
             ("operators", self.operators, get_args(OperatorSet)),
+            ("mode", self.mode, get_args(SearchMode)),
         ):
             if value not in accepted:
                 faults.append(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
+        if self.mode == "steady-state" and self.sampler != "evolution":
+            faults.append(f"steady-state mode needs the sampler evolution; got {self.sampler}")
         if self.mutations + self.crossovers > self.population:
             faults.append(
                 f"mutations + crossovers must fit into the population; got {self.mutations} + "

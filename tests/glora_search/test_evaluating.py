@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from ray import cloudpickle
 from tiny_study import found, study
 
 from glora_search.errors import ClusterError
 from glora_search.evaluating import Evaluator
 from glora_search.evaluating.in_process import InProcessEvaluator
 from glora_search.evaluating.package import EvaluationPackage
-from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool, check_reachable
+from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
+from glora_search.evaluating.reaching import check_reachable
 from glora_search.prepare import Materials, prepare
 from glora_search.progress import Silent
 from glora_search.records import Candidate
@@ -43,6 +42,9 @@ class Bench:
             device="cpu",
             threads=1,
         )
+
+
+Form = Callable[[Sequence[Candidate]], Iterable[Candidate]]
 
 
 def candidate(index: int, subnet: SubnetConfig) -> Candidate:
@@ -81,9 +83,17 @@ def evaluator(request: pytest.FixtureRequest, bench: Bench) -> Evaluator:
     return request.getfixturevalue("ray_workers").evaluator(bench.package())
 
 
-def test_numbers_are_those_of_the_supernet_itself(evaluator: Evaluator, bench: Bench) -> None:
+@pytest.fixture(params=["batch", "supply"])
+def given(request: pytest.FixtureRequest) -> Form:
+    """All at once, or one after the other as workers have room."""
+    return list if request.param == "batch" else iter
+
+
+def test_numbers_are_those_of_the_supernet_itself(
+    evaluator: Evaluator, bench: Bench, given: Form
+) -> None:
     """To the last digit, so that it does not matter where a candidate is evaluated."""
-    outcomes = sorted(evaluator.evaluate(bench.candidates), key=lambda o: o.candidate.place)
+    outcomes = sorted(evaluator.evaluate(given(bench.candidates)), key=lambda o: o.candidate.place)
     expected = evaluate_subnets(
         bench.supernet, [c.subnet for c in bench.candidates], bench.materials.val, batch_size=32
     )
@@ -104,16 +114,36 @@ def test_each_candidate_has_one_outcome_whatever_came_before(
     assert len(once) == len(bench.candidates)
 
 
-def test_nothing_to_evaluate(evaluator: Evaluator) -> None:
-    assert list(evaluator.evaluate([])) == []
+def test_nothing_to_evaluate(evaluator: Evaluator, given: Form) -> None:
+    assert list(evaluator.evaluate(given([]))) == []
+
+
+def test_a_supply_is_drawn_from_when_a_worker_has_room(evaluator: Evaluator, bench: Bench) -> None:
+    """So that a candidate can be made of all outcomes that have arrived by then."""
+    workers = 1 if isinstance(evaluator, InProcessEvaluator) else 2
+    n_arrived = 0
+    arrived_at_draws = []
+
+    def supply() -> Iterator[Candidate]:
+        for each in bench.candidates:
+            arrived_at_draws.append(n_arrived)
+            yield each
+
+    for _ in evaluator.evaluate(supply()):
+        n_arrived += 1
+    assert n_arrived == len(bench.candidates)
+    assert 0 < arrived_at_draws.count(0) <= workers
+    if workers == 1:
+        assert arrived_at_draws == list(range(12))
 
 
 def test_a_candidate_that_cannot_be_evaluated_is_an_outcome(
-    evaluator: Evaluator, bench: Bench
+    evaluator: Evaluator, bench: Bench, given: Form
 ) -> None:
     """It is told in one line, and the others are evaluated all the same."""
     foreign = candidate(99, SubnetConfig({"blocks.7.attn.qkv": LayerConfig()}))
-    outcomes = list(evaluator.evaluate([bench.candidates[0], foreign, *bench.candidates[1:4]]))
+    mixed = [bench.candidates[0], foreign, *bench.candidates[1:4]]
+    outcomes = list(evaluator.evaluate(given(mixed)))
     failed = [o for o in outcomes if o.failed]
     assert len(outcomes) == 5
     assert [(o.candidate, o.error_type) for o in failed] == [(foreign, "InvalidConfigError")]
@@ -122,11 +152,13 @@ def test_a_candidate_that_cannot_be_evaluated_is_an_outcome(
     assert "\n" not in failed[0].error
 
 
-def test_whoever_stops_early_can_begin_again(evaluator: Evaluator, bench: Bench) -> None:
-    """An interrupted generation leaves the evaluator usable; no outcome of it shows up later."""
-    first = next(iter(evaluator.evaluate(bench.candidates)))
+def test_whoever_stops_early_can_begin_again(
+    evaluator: Evaluator, bench: Bench, given: Form
+) -> None:
+    """An interrupted search leaves the evaluator usable; no outcome of it shows up later."""
+    first = next(iter(evaluator.evaluate(given(bench.candidates))))
     assert first.candidate in bench.candidates
-    outcomes = list(evaluator.evaluate(bench.candidates[:3]))
+    outcomes = list(evaluator.evaluate(given(bench.candidates[:3])))
     assert sorted(o.candidate.index for o in outcomes) == [0, 1, 2]
 
 
@@ -142,48 +174,20 @@ def test_a_loss_that_is_not_finite_is_a_failure(bench: Bench) -> None:
     assert (outcome.error_type, outcome.loss, outcome.top1) == ("NonFiniteLossError", None, None)
 
 
-def test_a_killed_worker_loses_nothing(ray_workers: RayWorkers, bench: Bench) -> None:
+def test_a_killed_worker_loses_nothing(ray_workers: RayWorkers, bench: Bench, given: Form) -> None:
     """SIGKILL while candidates are under way: each has one outcome, with the same numbers."""
     evaluator = ray_workers.evaluator(bench.package())
     expected = evaluate_subnets(
         bench.supernet, [c.subnet for c in bench.candidates], bench.materials.val, batch_size=32
     )
     outcomes = []
-    for outcome in evaluator.evaluate(bench.candidates):
+    for outcome in evaluator.evaluate(given(bench.candidates)):
         outcomes.append(outcome)
         if len(outcomes) == 3:
             os.kill(int(outcome.worker.split(":")[1]), signal.SIGKILL)
     outcomes.sort(key=lambda o: o.candidate.place)
     assert [o.candidate for o in outcomes] == bench.candidates
     assert [o.loss for o in outcomes] == [e.loss for e in expected]
-
-
-class DeadlySplit:
-    """Images that end whoever reads them."""
-
-    name, num_classes = "val", 3
-
-    def __len__(self) -> int:
-        return 1
-
-    def to(self, device: object) -> DeadlySplit:
-        return self
-
-    def batches(self, batch_size: int) -> Iterator[None]:
-        os._exit(1)
-
-
-@pytest.mark.slow
-def test_a_candidate_that_ends_its_workers_is_given_up(
-    ray_workers: RayWorkers, bench: Bench
-) -> None:
-    """After max_tries it is a failure, and the evaluator is still there."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
-    evaluator = ray_workers.evaluator(bench.package(split=DeadlySplit()))
-    (outcome,) = evaluator.evaluate(bench.candidates[:1])
-    assert outcome.error_type == "WorkerDiedError"
-    assert outcome.error is not None
-    assert "2 times" in outcome.error
 
 
 def test_more_than_the_cluster_has_is_refused_at_once(ray_workers: RayWorkers) -> None:

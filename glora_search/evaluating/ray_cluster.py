@@ -1,0 +1,149 @@
+"""The connection to Ray: one of this process's own, or a cluster that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from glora_search.errors import ClusterError
+from glora_search.evaluating.driver_name import plain_driver_name
+from glora_search.evaluating.reaching import check_reachable
+
+# Read by ray at its import: no usage report, and an actor without GPU leaves CUDA alone.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from glora_search.evaluating.ray_room import Share, all_nodes
+
+__all__ = ["WorkerPool", "connect", "ray"]  # ray with the settings above
+
+_LOOK_AGAIN_S: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPool:
+    """How many workers a search asks for, and what each takes.
+
+    Args:
+        workers: Actors, at least 1.
+        elastic: Whether there are as many as the cluster has room for at any time; it must have
+            room for `workers` at the start.
+        cpus: Logical CPUs for each.
+        gpus: GPUs for each; fractions share one.
+        max_tries: How often a candidate may end its worker before it is given up.
+        candidate_timeout_s: How long a worker may take for a candidate before it is replaced; None
+            for ever.
+        wait_s: How long to wait for a cluster that is too small to grow.
+        start_timeout_s: How long to wait for the first worker to come up.
+    """
+
+    workers: int
+    elastic: bool = False
+    cpus: int = 1
+    gpus: float = 0.0
+    max_tries: int = 3
+    candidate_timeout_s: float | None = None
+    wait_s: float = 0.0
+    start_timeout_s: float = 300.0
+
+    @property
+    def share(self) -> Share:
+        """What one of them takes."""
+        return Share(cpus=self.cpus, gpus=self.gpus)
+
+
+def connect(
+    address: str | None, pool: WorkerPool, on_wait: Callable[[int], None] = lambda room: None
+) -> None:
+    """Join the Ray at `address`, or start one for `pool` on this machine where it is None.
+
+    Args:
+        address: Of Ray.
+        pool: What is needed.
+        on_wait: Told how many workers a cluster that is waited for has room for, as that changes.
+
+    Raises:
+        ClusterError: There is no Ray at `address`, or it has not what the workers need.
+    """
+    if not ray.is_initialized():
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "namespace": "glora-search",
+        }
+        if address is None:
+            # "local": without it Ray would join whatever instance happens to run on this machine
+            options |= {"address": "local", "include_dashboard": False}
+            if not pool.elastic:
+                options |= {"num_cpus": pool.workers * pool.cpus}
+        else:
+            check_reachable(address)
+            options["address"] = address
+        try:
+            with _own_sigterm_handler(), plain_driver_name():
+                ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = "on this machine" if address is None else f"at {address!r}"
+            reason = " ".join(str(error).split())[:300]
+            raise ClusterError(f"no Ray {where}: {reason}") from error
+    _await_room(pool, on_wait)
+
+
+def _await_room(pool: WorkerPool, on_wait: Callable[[int], None]) -> None:
+    """Return once the cluster is large enough; what is in use by others counts as there."""
+    until = time.monotonic() + pool.wait_s
+    asked, told = False, -1
+    while (room := pool.share.times(all_nodes())) < pool.workers:
+        if time.monotonic() >= until:
+            raise _too_small(pool, room)
+        if not asked:
+            _ask_autoscaler([{"CPU": pool.cpus, "GPU": pool.gpus}] * pool.workers)
+            asked = True
+        if room != told:
+            on_wait(room)
+            told = room
+        time.sleep(_LOOK_AGAIN_S)
+    if asked:
+        _ask_autoscaler([])  # the workers themselves keep the nodes from now on
+
+
+def _ask_autoscaler(bundles: list[dict[str, float]]) -> None:
+    """Tell an autoscaler, where there is one, what is needed."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[{k: v for k, v in b.items() if v} for b in bundles])
+
+
+def _too_small(pool: WorkerPool, room: int) -> ClusterError:
+    total = ray.cluster_resources()
+    needed = {"CPU": pool.workers * pool.cpus, "GPU": pool.workers * pool.gpus}
+    has = " and ".join(f"{total.get(name, 0):g} {name}" for name in needed)
+    count = f"{pool.workers} workers need" if pool.workers > 1 else "1 worker needs"
+    waited = f" after {pool.wait_s:g} s" if pool.wait_s else ""
+    return ClusterError(
+        f"{count} {needed['CPU']:g} CPU and {needed['GPU']:g} GPU; the cluster has {has}{waited}, "
+        f"room for {room}. Lower cluster.workers, cluster.cpus_per_worker or "
+        "cluster.gpus_per_worker, or wait for an autoscaler with cluster.wait_s"
+    )
+
+
+@contextlib.contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Ray puts its own in the place of whatever handler there is; one that was set here, so that a
+    polite kill ends in an orderly way, is to stay.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,94 @@
+"""What runs in an actor: it keeps backbone, adapters and data, and gets one run after the other.
+
+The module imports no torch by itself: a package that needs it brings it along.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any, Final
+
+from glora_search.evaluating.protocol import Package, SubnetScorer
+from glora_search.evaluating.ray_cluster import WorkerPool, ray
+from glora_search.evaluating.results import Result, score_run, worker_name
+from search_spaces import Genome, SearchSpace
+
+_REPORT_S: Final = 0.05
+
+
+class Worker:
+    """Calls run in the order in which they are made, so `load` comes before any run."""
+
+    def __init__(self) -> None:
+        self._scorer: SubnetScorer | None = None
+        self._space: SearchSpace | None = None
+        self._unwanted = -1
+        self._kept: dict[int, SimpleQueue[list[Result] | None]] = {}
+
+    def warm_up(self) -> None:
+        """Import what an `EvaluationPackage` needs, while the driver is busy with other things."""
+        import glora_search.evaluating.package  # noqa: F401
+
+    def load(self, package: Package) -> str:
+        """Make ready to score; returns this worker's name."""
+        self._space = SearchSpace.from_json(package.space)
+        self._scorer = package.unpack()
+        return worker_name()
+
+    @ray.method(concurrency_group="control")
+    def stop(self, number: int) -> None:
+        """Leave the rest of run `number`, and of those before it. It runs beside `evaluate`, in a
+        thread of its own.
+
+        `ray.cancel` is not for this: of a call that has not reached the actor it makes a gap in
+        their order, for which the actor waits 30 s (Ray 2.60).
+        """
+        self._unwanted = number
+
+    def evaluate(self, number: int, genomes: Sequence[Genome]) -> Iterator[list[Result]]:
+        """The results of run `number`: whatever has come since the last report, as soon as that is
+        50 ms ago. So a slow evaluation is reported by itself and at once, fast ones share a
+        message.
+        """
+        if self._scorer is None or self._space is None:
+            raise RuntimeError("the worker could not load the supernet")
+        if number <= self._unwanted:
+            return
+        done: list[Result] = []
+        reported = time.perf_counter()
+        for result in score_run(self._scorer, [self._space.decode(g) for g in genomes]):
+            done.append(result)
+            if time.perf_counter() - reported >= _REPORT_S:
+                yield done
+                done, reported = [], time.perf_counter()
+            if number <= self._unwanted:
+                return
+        if done:
+            yield done
+
+    def evaluate_and_keep(self, number: int, genomes: Sequence[Genome]) -> None:
+        """As `evaluate`, for a driver that cannot take a stream; it asks for each `report`."""
+        kept = self._kept.setdefault(number, SimpleQueue())
+        try:
+            for report in self.evaluate(number, genomes):
+                kept.put(report)
+        finally:
+            kept.put(None)
+
+    @ray.method(concurrency_group="reports")
+    def report(self, number: int) -> list[Result] | None:
+        """The next results of run `number`, once there are some; None at its end."""
+        report = self._kept.setdefault(number, SimpleQueue()).get()
+        if report is None:
+            del self._kept[number]
+        return report
+
+
+def new_actor(pool: WorkerPool) -> Any:
+    """An actor of the pool, coming up."""
+    remote = ray.remote(concurrency_groups={"control": 1, "reports": 4})(Worker).options(  # type: ignore[call-overload]
+        num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=0, max_concurrency=1
+    )
+    return remote.remote()

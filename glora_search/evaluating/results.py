@@ -1,0 +1,73 @@
+"""What became of the subnets of a run, in the form in which it travels."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from glora_search.evaluating.protocol import SubnetScorer
+from glora_search.records import Candidate, Outcome
+from search_spaces import SubnetConfig
+
+
+class Result(NamedTuple):
+    """The result of one subnet of a run. Its candidate stays with whoever asked.
+
+    Args:
+        position: In the run.
+        eval_s: Seconds that the evaluation took.
+        loss: As in `Outcome`, like the three that follow.
+    """
+
+    position: int
+    eval_s: float
+    loss: float | None = None
+    top1: float | None = None
+    error_type: str | None = None
+    error: str | None = None
+
+    def outcome(self, candidate: Candidate, worker: str) -> Outcome:
+        """The outcome of the candidate whose subnet stood at `position`."""
+        return Outcome(
+            candidate=candidate,
+            loss=self.loss,
+            top1=self.top1,
+            eval_s=self.eval_s,
+            worker=worker,
+            error_type=self.error_type,
+            error=self.error,
+        )
+
+
+def score_run(scorer: SubnetScorer, subnets: Sequence[SubnetConfig]) -> Iterator[Result]:
+    """The results of a run as they come; what an evaluation raises becomes part of its result.
+
+    Raises:
+        RuntimeError: The scorer left subnets out.
+    """
+    left = set(range(len(subnets)))
+    since = time.perf_counter()
+    for position, figures in scorer.evaluate_each(subnets):
+        left.remove(position)
+        if isinstance(figures, Exception):
+            yield failure(position, figures, eval_s=time.perf_counter() - since)
+        else:
+            yield Result(position, figures.eval_s, figures.loss, figures.top1)
+        since = time.perf_counter()
+    if left:
+        raise RuntimeError(f"{len(left)} of {len(subnets)} subnets were not evaluated")
+
+
+def failure(position: int, error: BaseException, *, eval_s: float) -> Result:
+    """The result that says what went wrong, in one line."""
+    text = " ".join(str(error).split())[:500]
+    kind = type(error).__name__
+    return Result(position, eval_s, error_type=kind, error=text or kind)
+
+
+def worker_name() -> str:
+    """Who evaluates: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
