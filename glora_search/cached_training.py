@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from glora_search.progress import Progress
 from supernet import Checkpointing, EpochEnd
-from supernet.checkpoints import save_checkpoint
+from supernet.checkpoints import save_checkpoint, set_aside_if_damaged
+
+_log = logging.getLogger(__name__)
 
 
 def cached_path(folder: Path, identity: Mapping[str, str]) -> Path:
@@ -37,6 +40,8 @@ def train_once(
 ) -> None:
     """Train and write `path`, unless it is there.
 
+    What is there and damaged is set aside, and made again: it would be the same.
+
     Args:
         path: From `cached_path`.
         identity: What the result depends on: fingerprints, recipe, seed.
@@ -48,12 +53,15 @@ def train_once(
         progress: Where to report to.
 
     Raises:
-        CheckpointError: The unfinished checkpoint is damaged, or a file cannot be written.
+        CheckpointError: A file cannot be read or written.
         TrainingDivergedError: The loss stopped being finite.
     """
+    unfinished = path.with_suffix(".training.safetensors")
+    for file in (path, unfinished):
+        if aside := set_aside_if_damaged(file):
+            _log.warning("%s is damaged; it is made again, and kept as %s", file, aside.name)
     if path.exists():
         return
-    unfinished = path.with_suffix(".training.safetensors")
     with progress.bar(what, epochs) as bar:
         train(
             Checkpointing(path=unfinished, every_s=every_s, identity=identity),

@@ -21,6 +21,7 @@ from search_spaces.errors import GLoRASearchError
 
 if TYPE_CHECKING:
     from glora_search.progress import Progress
+    from glora_search.submitting import Submission
 
 _STORAGE_HELP = (
     "Database URL, such as sqlite:///studies.db or postgresql://user@host/name. "
@@ -30,7 +31,15 @@ _STORAGE_HELP = (
 _storage = click.option("--storage", metavar="URL", help=_STORAGE_HELP)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _address = click.option(
-    "--address", help="Ray to join: auto, ray://HOST:PORT. [default: start one on this machine]"
+    "--address",
+    help="Ray to join: auto or ray://HOST:PORT; or http://HOST:8265, to run there as a job. "
+    "[default: start one on this machine]",
+)
+_dashboard = click.option(
+    "--address",
+    required=True,
+    metavar="http://HOST:8265",
+    help="Dashboard of the cluster where the job runs.",
 )
 
 
@@ -115,6 +124,7 @@ Examples:
   glora-search launch study.toml
   glora-search launch study.toml --set search.generations=5 --set study.name=short
   glora-search launch study.toml --storage postgresql://me@db/studies --address auto
+  glora-search launch study.toml --storage postgresql://me@db/studies --address http://head:8265
 """,
 )
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
@@ -127,17 +137,42 @@ Examples:
 )
 @_storage
 @_address
+@click.option(
+    "--check-paths/--no-check-paths",
+    default=True,
+    help="For a job: whether what the study reads must be on this machine too (a shared file "
+    "system). [default: check-paths]",
+)
 @_as_json
 def launch(
-    study: Path, overrides: tuple[str, ...], storage: str | None, address: str | None, as_json: bool
+    study: Path,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    address: str | None,
+    check_paths: bool,
+    as_json: bool,
 ) -> None:
     """Train (or reuse) the supernet, search it, and export the winner.
 
     Ctrl-C stops it; `glora-search resume NAME` goes on where it was.
+
+    With the address of a cluster's dashboard the study is checked here and runs there, as a Ray
+    job: its id is printed, and this command ends. The study's paths are then those of the cluster,
+    and its database is one that the cluster reaches, or `--storage cluster`: the one that
+    $GLORA_SEARCH_STORAGE names on the cluster's head.
     """
+    from glora_search.jobs import is_job_address
     from glora_search.study_file import load_study_file
 
     file = load_study_file(study, _with_address(overrides, address))
+    address = address or file.cluster.address
+    if is_job_address(address):
+        from glora_search.submitting import launch_submission
+
+        _submit(
+            launch_submission(study, overrides, storage, check_paths=check_paths), address, as_json
+        )
+        return
     _tell_of_loading()
     from glora_search import driving
     from glora_search.summary import result_summary
@@ -154,6 +189,7 @@ def launch(
 Examples:
   glora-search resume my-study
   glora-search resume my-study --set cluster.workers=8
+  glora-search resume my-study --storage cluster --address http://head:8265
 """,
 )
 @click.argument("name")
@@ -170,7 +206,14 @@ Examples:
 def resume(
     name: str, overrides: tuple[str, ...], storage: str | None, address: str | None, as_json: bool
 ) -> None:
-    """Go on with a study where the database says it stopped."""
+    """Go on with a study where the database says it stopped; here, or as a job as `launch` does."""
+    from glora_search.jobs import is_job_address
+
+    if is_job_address(address):
+        from glora_search.submitting import resume_submission
+
+        _submit(resume_submission(name, overrides, storage), address, as_json)
+        return
     overrides = _with_address(overrides, address)
     _tell_of_loading()
     from glora_search import driving
@@ -188,17 +231,78 @@ def resume(
 Examples:
   glora-search status
   glora-search status my-study --json
+  glora-search status --address http://head:8265
 """,
 )
 @click.argument("name", required=False)
 @_storage
+@click.option(
+    "--address", metavar="http://HOST:8265", help="Show jobs of this cluster instead of studies."
+)
 @_as_json
-def status(name: str | None, storage: str | None, as_json: bool) -> None:
-    """What is in the database, how far it is, the best so far."""
+def status(name: str | None, storage: str | None, address: str | None, as_json: bool) -> None:
+    """What is in the database, how far it is, the best so far.
+
+    With --address the jobs of a cluster, or the one NAME: its id, or the study whose latest job it
+    is.
+    """
+    if address is not None:
+        from glora_search.job_summary import job_summary, jobs_summary
+        from glora_search.jobs import Jobs
+
+        jobs = Jobs(address)
+        told = jobs_summary(jobs.all(), address) if name is None else job_summary(jobs.get(name))
+        _show(told.to_json(), told.render, as_json)
+        return
     from glora_search.summary import database_summary, study_summary
 
     summary = database_summary(storage) if name is None else study_summary(name, storage)
     _show(summary.to_json(), summary.render, as_json)
+
+
+@cli.command(
+    short_help="What a job has written.",
+    epilog="""\b
+Examples:
+  glora-search logs my-study-4f09c2 --address http://head:8265
+  glora-search logs my-study --address http://head:8265 --follow
+""",
+)
+@click.argument("job")
+@_dashboard
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+def logs(job: str, address: str, follow: bool) -> None:
+    """What a job has written; JOB is its id, or the study whose latest job it is.
+
+    Ctrl-C ends --follow, and leaves the job alone.
+    """
+    from glora_search.jobs import Jobs
+
+    jobs = Jobs(address)
+    for text in jobs.logs(jobs.get(job), follow=follow):
+        click.echo(text, nl=False)
+
+
+@cli.command(
+    short_help="Interrupt a job; it can be resumed.",
+    epilog="""\b
+Example:
+  glora-search stop my-study --address http://head:8265
+""",
+)
+@click.argument("job")
+@_dashboard
+@_as_json
+def stop(job: str, address: str, as_json: bool) -> None:
+    """Interrupt a job as Ctrl-C would, and wait until it has ended; JOB is its id, or the study
+    whose latest job it is. What had arrived is recorded; `resume` goes on from there.
+    """
+    from glora_search.job_summary import job_summary
+    from glora_search.jobs import Jobs
+
+    jobs = Jobs(address)
+    told = job_summary(jobs.stop(jobs.get(job)))
+    _show(told.to_json(), told.render, as_json)
 
 
 @cli.command(
@@ -255,6 +359,19 @@ def report(name: str, out: Path | None, storage: str | None) -> None:
     with Database.open(resolve_storage(storage), create=False) as database:
         write_report(database.open_study(name), path)
     click.echo(path)
+
+
+def _submit(submission: Submission, address: str, as_json: bool) -> None:
+    """Send a study to a cluster, print the job's id, and tell how to go on."""
+    from glora_search.job_summary import submitted_summary
+    from glora_search.jobs import Jobs
+
+    jobs = Jobs(address)
+    job = submission.send(jobs)
+    told = submitted_summary(jobs, job, submission.study)
+    _show(told.to_json(), told.render, as_json)
+    for verb in ("status", "logs", "stop"):
+        _tell(f"  glora-search {verb} {job} --address {jobs.address}")
 
 
 @contextlib.contextmanager

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glora_search.errors import StudyExistsError, StudyNotFoundError
-from glora_search.evaluating import Evaluator
-from glora_search.evaluating.in_process import InProcessEvaluator
-from glora_search.evaluating.package import EvaluationPackage
 from glora_search.exporting import (
     Export,
     chosen_trial,
@@ -19,14 +16,14 @@ from glora_search.exporting import (
     export_trial,
     study_of,
 )
-from glora_search.prepare import Materials, check_fingerprints, device_of, param_limits, prepare
-from glora_search.progress import Bar, Progress, Silent
-from glora_search.proposing import SearchSettings, make_proposer
+from glora_search.prepare import Materials, check_fingerprints, prepare
+from glora_search.progress import Progress, Silent
 from glora_search.provenance import machine, versions
 from glora_search.recording import Database, StudyRecord
+from glora_search.recording.network_files import check_local
 from glora_search.recording.urls import parse_url
 from glora_search.records import Fitness, Outcome
-from glora_search.search import LoopSettings, run_search
+from glora_search.search_stage import rescore_finalists, search_precision, search_supernet
 from glora_search.storage_url import resolve_storage
 from glora_search.study_file import load_study_file, resumed_study
 from glora_search.study_sections import StudyFile
@@ -46,7 +43,7 @@ class SearchResult:
     Args:
         name: The study.
         outcomes: All of them, sorted by generation and index.
-        winner: The best of them.
+        winner: The best of them; where they were measured in bf16, of the finalists in float32.
         export: The winner's export.
         materials: Backbone, data and space that it was made of.
         supernet: The trained supernet.
@@ -81,11 +78,11 @@ def launch(
     """
     progress = progress or Silent()
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
-    url = resolve_storage(storage)
+    url = _database_url(storage)
     with ExitStack() as stack:
         _check_new(url, file.study.name)
         check_export_directory(file.export_directory)
-        workers = _workers(file, stack)
+        workers = _workers(file, stack, progress)
         materials = prepare(file, progress)
         database = stack.enter_context(Database.open(url, create=True))
         record = database.create_study(
@@ -126,31 +123,23 @@ def resume(
         progress: As in `launch`.
     """
     progress = progress or Silent()
-    with Database.open(resolve_storage(storage), create=False) as database, ExitStack() as stack:
+    with Database.open(_database_url(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
         file = resumed_study(study_of(record), overrides)
         stack.enter_context(record.hold())
-        workers = _workers(file, stack)
+        workers = _workers(file, stack, progress)
         materials = prepare(file, progress)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
         return _drive(record, materials, workers, progress)
 
 
-def search_settings(file: StudyFile) -> SearchSettings:
-    """The section [search], as proposers take it."""
-    section = file.search
-    return SearchSettings(
-        sampler=section.sampler,
-        operators=section.operators,
-        fitness=Fitness(section.fitness),
-        population=section.population,
-        generations=section.generations,
-        parents=section.parents,
-        mutations=section.mutations,
-        crossovers=section.crossovers,
-        mutation_probability=section.mutation_probability,
-        limits=param_limits(file),
-    )
+def _database_url(storage: str | None) -> str:
+    """The database's URL; refused where it is a file of a network file system."""
+    url = resolve_storage(storage)
+    file = parse_url(url).sqlite_file
+    if file is not None:
+        check_local(file)
+    return url
 
 
 def _check_new(url: str, name: str) -> None:
@@ -169,23 +158,50 @@ def _check_new(url: str, name: str) -> None:
         )
 
 
-def _workers(file: StudyFile, stack: ExitStack) -> RayWorkers | None:
-    """The study's Ray workers, coming up; None where candidates are evaluated in this process."""
-    if not file.cluster.workers:
-        return None
-    from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
+def _workers(
+    file: StudyFile, stack: ExitStack, progress: Progress
+) -> Callable[[], RayWorkers | None]:
+    """What gives the study's Ray workers, or None where candidates are evaluated in this process.
 
+    They come up at once, unless the supernet trains on the cluster: then it needs their room first,
+    and for now a cluster is only looked at.
+    """
+    if not file.cluster.workers:
+        return lambda: None
+    from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
+    from glora_search.evaluating.ray_cluster import connect, ray
+
+    section = file.cluster
     pool = WorkerPool(
-        workers=file.cluster.workers,
-        cpus=file.cluster.cpus_per_worker,
-        gpus=file.cluster.gpus_per_worker,
-        max_tries=file.cluster.max_tries,
+        workers=1 if section.workers == "auto" else section.workers,
+        elastic=section.workers == "auto",
+        cpus=section.cpus_per_worker,
+        gpus=section.gpus_per_worker,
+        max_tries=section.max_tries,
+        candidate_timeout_s=section.candidate_timeout_s,
+        wait_s=section.wait_s,
     )
-    return stack.enter_context(closing(RayWorkers(file.cluster.address, pool)))
+
+    def told(room: int) -> None:
+        progress.note(f"waiting for the cluster: room for {room} of {pool.workers} workers")
+
+    def start() -> RayWorkers:
+        return stack.enter_context(closing(RayWorkers(section.address, pool, told)))
+
+    if not file.supernet.workers:
+        workers = start()
+        return lambda: workers
+    if file.cluster.address is not None:
+        stack.callback(ray.shutdown)
+        connect(file.cluster.address, pool, told)
+    return start
 
 
 def _drive(
-    record: StudyRecord, materials: Materials, workers: RayWorkers | None, progress: Progress
+    record: StudyRecord,
+    materials: Materials,
+    workers: Callable[[], RayWorkers | None],
+    progress: Progress,
 ) -> SearchResult:
     """From a study that this process holds to its export."""
     file = materials.file
@@ -194,88 +210,29 @@ def _drive(
     recorded: Mapping[str, str] = record.attributes["fingerprints"]
     check_fingerprints(recorded, found, record.name)
     record.set_attribute("fingerprints", {**recorded, **found})
+    precision = record.attributes.get("precision") or search_precision(file)
+    record.set_attribute("precision", precision)
     record.set_attribute("status", "searching")
-    evaluator = _evaluator(materials, supernet, workers)
-    outcomes = _search(record, materials, evaluator, progress)
-    winner = min(outcomes, key=record.fitness.rank)
-    if winner.failed:
+    outcomes = search_supernet(record, materials, supernet, workers(), progress)
+    best = min(outcomes, key=record.fitness.rank)
+    if best.failed:
         raise GLoRASearchError(
-            f"every evaluation of study {record.name!r} failed; the last error: {winner.error}"
+            f"every evaluation of study {record.name!r} failed; the last error: {best.error}"
         )
+    if precision != "fp32" and file.search.finalists:
+        rescore_finalists(record, materials, supernet, progress)
     record.set_attribute("status", "exporting")
-    number, target = chosen_trial(record, None), file.export_directory
-    exported = existing_export(target, record, number) or export_trial(
-        record, number, target, materials, supernet, progress
+    chosen, target = chosen_trial(record, None), file.export_directory
+    exported = existing_export(target, record, chosen) or export_trial(
+        record, chosen, target, materials, supernet, progress
     )
     record.set_attribute("export", exported.summary())
     record.set_attribute("status", "complete")
     return SearchResult(
         name=record.name,
         outcomes=outcomes,
-        winner=winner,
+        winner=chosen.outcome,
         export=exported,
         materials=materials,
         supernet=supernet,
     )
-
-
-def _search(
-    record: StudyRecord, materials: Materials, evaluator: Evaluator, progress: Progress
-) -> list[Outcome]:
-    file = materials.file
-    settings = search_settings(file)
-    proposer = make_proposer(materials.space, settings, file.study.seed)
-    loop = LoopSettings(
-        max_failures=file.search.max_failures,
-        flush_every=file.search.flush_every,
-        flush_s=file.search.flush_s,
-    )
-    with (
-        closing(evaluator),
-        progress.bar("searching", settings.n_candidates) as bar,
-    ):
-        return run_search(
-            record,
-            proposer,
-            evaluator,
-            settings,
-            loop,
-            on_outcome=_BestSoFar(settings.fitness, bar),
-        )
-
-
-class _BestSoFar:
-    """Counts outcomes, and shows the best of them on a bar."""
-
-    def __init__(self, fitness: Fitness, bar: Bar) -> None:
-        self._fitness, self._bar = fitness, bar
-        self._n = 0
-        self._best: Outcome | None = None
-
-    def __call__(self, outcome: Outcome) -> None:
-        self._n += 1
-        if self._best is None or self._fitness.rank(outcome) < self._fitness.rank(self._best):
-            self._best = outcome
-        loss, top1 = self._best.loss, self._best.top1
-        shown = "" if loss is None else f"best val loss {loss:.4f}, top-1 {top1:.3f}"
-        self._bar.update(self._n, shown)
-
-
-def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | None) -> Evaluator:
-    file = materials.file
-    package = EvaluationPackage.of(
-        supernet,
-        materials.architecture,
-        materials.val,
-        batch_size=file.search.batch_size,
-        precision=file.search.precision,
-        device=_evaluation_device(file),
-        threads=file.cluster.cpus_per_worker,
-    )
-    return InProcessEvaluator(package) if workers is None else workers.evaluator(package)
-
-
-def _evaluation_device(file: StudyFile) -> str:
-    if not file.cluster.workers:
-        return str(device_of(file))
-    return "cuda" if file.cluster.gpus_per_worker else "cpu"

@@ -25,6 +25,10 @@ class StorageError(GLoRASearchError, ConnectionError):
     """The database cannot be reached, or is not what it should be. Never holds a password."""
 
 
+class StorageUnavailableError(StorageError):
+    """The database does not answer, or is locked: the same may succeed a while later."""
+
+
 class FingerprintError(GLoRASearchError, ValueError):
     """Backbone weights, data or supernet are not those that the study was started with."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from glora_search.finalists import Finalist, from_attributes, winner_of
 from glora_search.prepare import Materials, check_fingerprints, prepare
 from glora_search.progress import Progress, Silent
 from glora_search.provenance import versions
@@ -19,7 +20,7 @@ from glora_search.storage_url import resolve_storage
 from glora_search.study_file import stored_study
 from glora_search.study_sections import StudyFile
 from glora_search.supernet_stage import supernet_fingerprint, train_or_load_supernet
-from supernet import Supernet, evaluate_model
+from supernet import Precision, Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
 from supernet.export import check_export_directory, largest_logit_difference, write_export
 
@@ -28,11 +29,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """A network's numbers on one split."""
+    """A network's numbers on one split, and the precision in which they were measured."""
 
     top1: float
     loss: float
     n_images: int
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A trial that is to be exported.
+
+    Args:
+        trial: Optuna's number.
+        outcome: Its record.
+        final: Its figures in float32, where the search measured in bf16 and it was a finalist.
+    """
+
+    trial: int
+    outcome: Outcome
+    final: Finalist | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +60,8 @@ class Export:
         directory: Where it is.
         trial: Optuna's number of the exported subnet.
         outcome: Its record.
-        val: Its numbers on the validation split.
+        val: Its numbers on the validation split, in float32 where they were measured so.
+        val_in_search: Those by which the search went, where they are others; else None.
         test: Its numbers on the test split; None where the data set has none.
         logit_difference: The largest absolute one between subnet and merged model on validation
             images.
@@ -54,18 +72,19 @@ class Export:
     trial: int
     outcome: Outcome
     val: Figures
+    val_in_search: Figures | None = None
     test: Figures | None
     logit_difference: float
     n_params: dict[str, int]
 
     def summary(self) -> dict[str, Any]:
         """What is stored with the study, and shown."""
-        test = self.test
         return {
             "directory": str(self.directory),
             "trial": self.trial,
             "val": asdict(self.val),
-            "test": None if test is None else asdict(test),
+            "val_in_search": _optional(self.val_in_search),
+            "test": _optional(self.test),
             "logit_difference": self.logit_difference,
             "n_params": self.n_params,
         }
@@ -95,7 +114,7 @@ def export(
     with Database.open(resolve_storage(storage), create=False) as database:
         record = database.open_study(name)
         check_export_directory(out)
-        number = chosen_trial(record, trial)
+        chosen = chosen_trial(record, trial)
         recorded = record.attributes["fingerprints"]
         if "supernet" not in recorded:
             raise ExportError(f"study {name!r} has no trained supernet yet; resume it first")
@@ -103,7 +122,7 @@ def export(
         check_fingerprints(recorded, materials.fingerprints, name)
         supernet = train_or_load_supernet(materials, progress)
         check_fingerprints(recorded, {"supernet": supernet_fingerprint(supernet)}, name)
-        return export_trial(record, number, out, materials, supernet, progress)
+        return export_trial(record, chosen, out, materials, supernet, progress)
 
 
 def study_of(record: StudyRecord) -> StudyFile:
@@ -111,31 +130,31 @@ def study_of(record: StudyRecord) -> StudyFile:
     return stored_study(record.attributes["study"])
 
 
-def chosen_trial(record: StudyRecord, trial: int | None) -> int:
-    """Optuna's number of the trial to export: `trial` if it can be, the best one for None.
+def chosen_trial(record: StudyRecord, trial: int | None) -> Chosen:
+    """The trial to export: `trial` if it can be, the winner for None.
 
     Raises:
         ExportError: There is no such trial, or it failed.
     """
-    trials = record.trials()
-    if trial is not None:
-        outcome = trials.get(trial)
-        if outcome is None:
-            raise ExportError(
-                f"study {record.name!r} has no trial {trial}; it has {len(trials)}, numbered from 0"
-            )
-        if outcome.failed:
-            raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
-        return trial
-    complete = {number: o for number, o in trials.items() if not o.failed}
-    if not complete:
-        raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
-    return min(complete, key=lambda number: record.fitness.rank(complete[number]))
+    trials, finalists = record.trials(), from_attributes(record.attributes)
+    if trial is None:
+        trial = winner_of(trials, record.fitness, finalists)
+        if trial is None:
+            raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
+    outcome = trials.get(trial)
+    if outcome is None:
+        raise ExportError(
+            f"study {record.name!r} has no trial {trial}; it has {len(trials)}, numbered from 0"
+        )
+    if outcome.failed:
+        raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
+    final = next((f for f in finalists if f.trial == trial), None)
+    return Chosen(trial=trial, outcome=outcome, final=final)
 
 
 def export_trial(
     record: StudyRecord,
-    number: int,
+    chosen: Chosen,
     out: Path,
     materials: Materials,
     supernet: Supernet,
@@ -145,7 +164,7 @@ def export_trial(
 
     Args:
         record: The study.
-        number: Optuna's number of a trial that did not fail.
+        chosen: What `chosen_trial` gave.
         out: A directory that is new or empty.
         materials: Of the study.
         supernet: Trained.
@@ -156,7 +175,7 @@ def export_trial(
             cannot be written.
     """
     file = materials.file
-    outcome = record.trials()[number]
+    outcome = chosen.outcome
     subnet = outcome.candidate.subnet
     merged = supernet.merge(subnet)
     difference = largest_logit_difference(supernet, merged, subnet, materials.val)
@@ -165,11 +184,10 @@ def export_trial(
             f"the merged model differs from its subnet by {difference:.2g} in a logit of the "
             f"validation images; export.tolerance is {file.export.tolerance:g}. Nothing was written"
         )
-    assert outcome.top1 is not None, "a failed trial is not chosen"
-    assert outcome.loss is not None, "a failed trial is not chosen"
-    val = Figures(top1=outcome.top1, loss=outcome.loss, n_images=len(materials.val))
-    test = _test_evaluation(materials, merged, progress)
     attributes = record.attributes
+    precision = attributes.get("precision", file.search.precision)
+    val, val_in_search = _val_figures(chosen, len(materials.val), precision)
+    test = _test_evaluation(materials, merged, progress)
     n_params = {
         "adapter": outcome.candidate.n_params,
         "head": sum(t.numel() for t in supernet.head_state().values()),
@@ -185,12 +203,13 @@ def export_trial(
         class_names=materials.val.class_names,
         record={
             "study": record.name,
-            "trial": number,
+            "trial": chosen.trial,
             "generation": outcome.candidate.generation,
             "index": outcome.candidate.index,
             "digest": subnet.digest,
             "val": asdict(val),
-            "test": None if test is None else asdict(test),
+            "val_in_search": _optional(val_in_search),
+            "test": _optional(test),
             "n_params": n_params,
             "largest_logit_difference_val": difference,
             "seed": attributes["seed"],
@@ -200,13 +219,31 @@ def export_trial(
     )
     return Export(
         directory=out,
-        trial=number,
+        trial=chosen.trial,
         outcome=outcome,
         val=val,
+        val_in_search=val_in_search,
         test=test,
         logit_difference=difference,
         n_params=n_params,
     )
+
+
+def _val_figures(
+    chosen: Chosen, n_images: int, precision: Precision
+) -> tuple[Figures, Figures | None]:
+    """The figures to show, and those of the search where they are others."""
+    outcome, final = chosen.outcome, chosen.final
+    assert outcome.top1 is not None, "a failed trial is not chosen"
+    assert outcome.loss is not None, "a failed trial is not chosen"
+    searched = Figures(top1=outcome.top1, loss=outcome.loss, n_images=n_images, precision=precision)
+    if final is None or final.loss is None or final.top1 is None:
+        return searched, None
+    return Figures(top1=final.top1, loss=final.loss, n_images=n_images), searched
+
+
+def _optional(figures: Figures | None) -> dict[str, Any] | None:
+    return None if figures is None else asdict(figures)
 
 
 def _test_evaluation(
@@ -223,7 +260,7 @@ def _test_evaluation(
     return Figures(top1=evaluation.top1, loss=evaluation.loss, n_images=evaluation.n_images)
 
 
-def existing_export(directory: Path, record: StudyRecord, number: int) -> Export | None:
+def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Export | None:
     """The export of this trial that stands in `directory` already: its writing is all or
     nothing.
     """
@@ -232,18 +269,23 @@ def existing_export(directory: Path, record: StudyRecord, number: int) -> Export
         return None
     try:
         found = json.loads(text.read_text())
-        outcome = record.trials()[number]
-        mine = (record.name, outcome.candidate.subnet.digest, record.attributes["fingerprints"])
+        digest = chosen.outcome.candidate.subnet.digest
+        mine = (record.name, digest, record.attributes["fingerprints"])
         if (found["study"], found["digest"], found["fingerprints"]) != mine:
             return None
         return Export(
             directory=directory,
-            trial=number,
-            outcome=outcome,
+            trial=chosen.trial,
+            outcome=chosen.outcome,
             val=Figures(**found["val"]),
-            test=None if found["test"] is None else Figures(**found["test"]),
+            val_in_search=_figures(found.get("val_in_search")),
+            test=_figures(found["test"]),
             logit_difference=found["largest_logit_difference_val"],
             n_params=found["n_params"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not an export of ours: writing there is refused
+
+
+def _figures(table: dict[str, Any] | None) -> Figures | None:
+    return None if table is None else Figures(**table)

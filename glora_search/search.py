@@ -1,19 +1,29 @@
-"""The loop that joins who proposes, who evaluates and who records. It holds no state of its own."""
+"""The loops that join who proposes, who evaluates and who records. They hold no state of their own.
+
+Two of them: generation by generation, and steady, where each candidate is made when somebody can
+evaluate it.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from glora_search.errors import StorageError, TooManyFailuresError
 from glora_search.evaluating import Evaluator
-from glora_search.proposing import Proposer, SearchSettings
+from glora_search.proposing import Proposer, SearchSettings, SteadyStateProposer
 from glora_search.recording import StudyRecord
+from glora_search.recording.batch_writer import BatchWriter
 from glora_search.records import Candidate, Outcome
 
 _log = logging.getLogger(__name__)
+
+# Of a steady search whose database is slower than its workers: batches that may wait, as one.
+_BACKLOG: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +32,13 @@ class LoopSettings:
 
     Args:
         max_failures: Failed evaluations that are borne; one more ends the search.
-        flush_every: Outcomes after which a batch is written.
-        flush_s: Seconds after which a batch is written, full or not.
+        flush_every: Outcomes after which a batch is handed to the writer.
+        flush_s: Seconds after which a batch is handed to the writer, full or not; looked at as
+            outcomes arrive.
     """
 
     max_failures: int = 10
-    flush_every: int = 25
+    flush_every: int = 50
     flush_s: float = 5.0
 
 
@@ -47,6 +58,9 @@ def run_search(
     was under way is proposed again. Interrupted in whatever way that lets Python run, it writes
     what has arrived.
 
+    A batch is written while the next candidates are proposed and evaluated. A SIGKILL loses at most
+    that one batch and what has arrived since (see `BatchWriter`); both are evaluated again.
+
     Args:
         record: An open study whose lease this process holds.
         proposer: Of the same space and seed as ever in this study.
@@ -60,53 +74,115 @@ def run_search(
 
     Raises:
         TooManyFailuresError: More than loop.max_failures evaluations failed; all are recorded.
-        StorageError: The database holds another subnet where this seed proposes one.
+        StorageError: The database holds another subnet where this seed proposes one, or a batch
+            could not be written: raised when the next outcome arrives, and once what has arrived
+            was offered to the database again.
+        StudyHeldError: The lease was lost; as above.
     """
-    history = record.history()
-    recorded = {outcome.candidate.place: outcome for outcome in history}
-    for outcome in history:
-        if on_outcome is not None:
-            on_outcome(outcome)
-    for generation in range(search.generations + 1):
-        if sum(place[0] == generation for place in recorded) == search.population:
-            continue  # all there: some samplers take long to propose it again
-        candidates = proposer.propose(generation, history)
-        if not candidates:
-            _log.info("generation %d has no new subnet: the search space is exhausted", generation)
-            break
-        missing = [c for c in candidates if not _is_recorded(c, recorded)]
-        batch = _Batch(record, loop)
-        try:
+    with _taking(record, loop, on_outcome) as taken:
+        recorded = {outcome.candidate.place: outcome for outcome in taken.history}
+        n_recorded = Counter(generation for generation, _ in recorded)
+        for generation in range(search.generations + 1):
+            if n_recorded[generation] == search.population:
+                continue  # all there: some samplers take long to propose it again
+            candidates = proposer.propose(generation, taken.history)
+            if not candidates:
+                _log.info("generation %d has no new subnet: the space is exhausted", generation)
+                break
+            missing = [c for c in candidates if not _is_recorded(c, recorded)]
             for outcome in evaluator.evaluate(missing):
-                batch.add(outcome)
-                history.append(outcome)
-                if on_outcome is not None:
-                    on_outcome(outcome)
-                _check_failures(history, loop.max_failures)
-        finally:
-            batch.flush()
-    return sorted(history, key=lambda outcome: outcome.candidate.place)
+                taken.take(outcome)
+            taken.writer.offer()
+    return sorted(taken.history, key=lambda outcome: outcome.candidate.place)
 
 
-class _Batch:
-    """Outcomes that have arrived and are not written yet: what a SIGKILL may lose."""
+def run_steady_search(
+    record: StudyRecord,
+    proposer: SteadyStateProposer,
+    evaluator: Evaluator,
+    loop: LoopSettings,
+    *,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Evaluate all candidates that the database does not hold yet, each made when it is its turn.
 
-    def __init__(self, record: StudyRecord, loop: LoopSettings) -> None:
-        self._record, self._loop = record, loop
-        self._outcomes: list[Outcome] = []
-        self._since = time.monotonic()
+    No worker waits for another. In return the search is not a function of its seed: see
+    `glora_search.proposing.steady_state`. Stopped anywhere, it goes on from what is recorded; what
+    was under way is not made again, other candidates get its numbers. A database that is slower
+    than the workers gets larger batches, up to ten times loop.flush_every, before it holds them up;
+    so much more a SIGKILL may lose. Otherwise, errors included, as `run_search`.
 
-    def add(self, outcome: Outcome) -> None:
-        self._outcomes.append(outcome)
-        waited_s = time.monotonic() - self._since
-        if len(self._outcomes) >= self._loop.flush_every or waited_s >= self._loop.flush_s:
-            self.flush()
+    Args:
+        record: An open study whose lease this process holds.
+        proposer: Of the same space, settings and seed as ever in this study.
+        evaluator: Where candidates are evaluated.
+        loop: Failures and flushes.
+        on_outcome: Told of each outcome, those from the database first.
 
-    def flush(self) -> None:
-        if self._outcomes:
-            self._record.flush(self._outcomes)
-        self._outcomes = []
-        self._since = time.monotonic()
+    Returns:
+        All outcomes of the study, sorted by generation and index.
+    """
+    with _taking(record, loop, on_outcome, hold_up_at=_BACKLOG * loop.flush_every) as taken:
+        children = proposer.children(taken.history)
+        for outcome in evaluator.evaluate(children):
+            children.add(outcome)
+            taken.take(outcome)
+    return sorted(taken.history, key=lambda outcome: outcome.candidate.place)
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """What has arrived in a study, in this process or before it.
+
+    Args:
+        history: All outcomes.
+        failed: Those that failed.
+        writer: Makes them durable.
+        max_failures: As in `LoopSettings`.
+        on_outcome: Told of each.
+    """
+
+    history: list[Outcome]
+    failed: list[Outcome]
+    writer: BatchWriter
+    max_failures: int
+    on_outcome: Callable[[Outcome], None] | None
+
+    def take(self, outcome: Outcome) -> None:
+        """An outcome has arrived.
+
+        Raises:
+            TooManyFailuresError: Now there are too many.
+        """
+        self.writer.add(outcome)
+        self.history.append(outcome)
+        if self.on_outcome is not None:
+            self.on_outcome(outcome)
+        if outcome.failed:
+            self.failed.append(outcome)
+        _check_failures(self.failed, self.max_failures)
+
+
+@contextmanager
+def _taking(
+    record: StudyRecord,
+    loop: LoopSettings,
+    on_outcome: Callable[[Outcome], None] | None,
+    hold_up_at: int | None = None,
+) -> Iterator[_Taken]:
+    """What is recorded, and a place for what is to come; all of it is written at the end."""
+    history = record.history()
+    if on_outcome is not None:
+        for outcome in history:
+            on_outcome(outcome)
+    failed = [outcome for outcome in history if outcome.failed]
+    with BatchWriter(
+        record.flush,
+        flush_every=loop.flush_every,
+        flush_s=loop.flush_s,
+        hold_up_at=hold_up_at,
+    ) as writer:
+        yield _Taken(history, failed, writer, loop.max_failures, on_outcome)
 
 
 def _is_recorded(candidate: Candidate, recorded: dict[tuple[int, int], Outcome]) -> bool:
@@ -123,8 +199,7 @@ def _is_recorded(candidate: Candidate, recorded: dict[tuple[int, int], Outcome])
     return True
 
 
-def _check_failures(history: list[Outcome], max_failures: int) -> None:
-    failed = [outcome for outcome in history if outcome.failed]
+def _check_failures(failed: list[Outcome], max_failures: int) -> None:
     if len(failed) > max_failures:
         last = failed[-1]
         raise TooManyFailuresError(

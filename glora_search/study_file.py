@@ -25,6 +25,7 @@ RESUMABLE_KEYS: Final = (
     *(f"cluster.{name}" for name in ClusterSection.model_fields),
     *("search.max_failures", "search.flush_every", "search.flush_s"),
     *("supernet.device", "supernet.checkpoint_every_s"),
+    *(f"supernet.{name}" for name in ("cpus_per_worker", "gpus_per_worker", "max_restarts")),
     *(f"export.{name}" for name in ExportSection.model_fields),
 )
 """What may differ between a launch and its resume: none of it changes what a search finds."""

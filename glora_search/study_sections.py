@@ -39,12 +39,20 @@ def _checked_device(device: str) -> str:
     return device
 
 
+def _checked_workers(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_count and value != "auto":
+        raise ValueError('accepted: a number from 0 on, or "auto"')
+    return value
+
+
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
 StudyName = Annotated[str, pydantic.AfterValidator(_checked_name)]
 Device = Annotated[str, pydantic.AfterValidator(_checked_device)]
+Workers = Annotated[int | Literal["auto"], pydantic.PlainValidator(_checked_workers)]
 AbsolutePath = Annotated[Path, Field(strict=False), pydantic.AfterValidator(_absolute)]
 
 
@@ -236,7 +244,9 @@ class SpaceSection(Section):
 
 
 class SupernetSection(_Recipe):
-    """How the supernet stores its choices and trains."""
+    """How the supernet stores its choices and trains: on Ray workers, each with a path of its own a
+    step, or with workers = 0 in the driver itself, which gives what one worker gives.
+    """
 
     storage: Literal["entangled", "separate"] = "entangled"
     drop_path: Annotated[float, Ge(0), Lt(1)] = 0.1
@@ -244,6 +254,10 @@ class SupernetSection(_Recipe):
     checkpoint_every_s: NotNegative = 30.0
     device: Device = "auto"
     threads: Count | None = None
+    workers: CountOrZero = 0
+    cpus_per_worker: Count = 1
+    gpus_per_worker: NotNegative | None = None
+    max_restarts: CountOrZero = 10
 
 
 class SearchSection(Section):
@@ -251,6 +265,7 @@ class SearchSection(Section):
 
     sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
     operators: Literal["local", "published"] = "local"
+    mode: Literal["generational", "steady-state"] = "generational"
     fitness: Literal["loss", "top1"] = "loss"
     population: Count = 50
     generations: CountOrZero = 20
@@ -262,9 +277,18 @@ class SearchSection(Section):
     max_params: CountOrZero | None = None
     batch_size: Count = 256
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    finalists: CountOrZero = 10
     max_failures: CountOrZero = 10
-    flush_every: Count = 25
+    flush_every: Count = 50
     flush_s: Positive = 5.0
+
+    @field_validator("mode")
+    @classmethod
+    def _steady_evolution(cls, value: str, info: ValidationInfo) -> str:
+        sampler = info.data.get("sampler")
+        if value == "steady-state" and sampler not in (None, "evolution"):
+            raise ValueError(f'"steady-state" needs the sampler "evolution"; got "{sampler}"')
+        return value
 
     @field_validator("parents")
     @classmethod
@@ -298,10 +322,19 @@ class ClusterSection(Section):
     """Where candidates are evaluated: on Ray actors, or with workers = 0 in the driver itself."""
 
     address: str | None = None
-    workers: CountOrZero = 2
+    workers: Workers = 2
     cpus_per_worker: Count = 1
     gpus_per_worker: NotNegative = 0.0
     max_tries: Count = 3
+    candidate_timeout_s: Positive = 600.0
+    wait_s: NotNegative = 0.0
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _gpus_can_be_had(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("above 1 a whole number: a fraction is one of a single GPU")
+        return value
 
 
 class ExportSection(Section):

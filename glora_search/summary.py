@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from glora_search.finalists import from_attributes, to_attribute, winner_of
 from glora_search.recording import Database, StudyRecord
+from glora_search.records import Fitness
 from glora_search.storage_url import resolve_storage
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def result_summary(result: SearchResult) -> Summary:
         "failed": failed,
         "export": exported,
     }
-    winner = result.export.outcome
+    winner, val = result.export.outcome, result.export.val
     return Summary(
         document=document,
         title=f"{result.name}: {len(result.outcomes) - failed} subnets evaluated, {failed} failed",
@@ -79,8 +81,8 @@ def result_summary(result: SearchResult) -> Summary:
             (
                 f"trial {exported['trial']}",
                 f"{winner.candidate.n_params:,}",
-                _figure(winner.loss, 4),
-                _figure(winner.top1, 3),
+                _figure(val.loss, 4),
+                _figure(val.top1, 3),
                 _figure(None if result.export.test is None else result.export.test.top1, 3),
             )
         ],
@@ -115,7 +117,7 @@ def database_summary(storage: str | None) -> Summary:
             "failed": study.n_failed,
             "planned": _planned(study.attributes),
             "fitness": f"val {study.fitness}",
-            "best": study.best_value,
+            "best": _best_value(study.attributes, study.fitness, study.best_value),
             "held_by": None if study.holder is None else str(study.holder),
         }
         for study in studies
@@ -148,7 +150,9 @@ def study_summary(name: str, storage: str | None) -> Summary:
 def _study_summary(record: StudyRecord) -> Summary:
     trials, attributes, holder = record.trials(), record.attributes, record.holder
     complete = {n: o for n, o in trials.items() if not o.failed}
-    best = min(complete, key=lambda n: record.fitness.rank(complete[n]), default=None)
+    finalists = from_attributes(attributes)
+    best = winner_of(trials, record.fitness, finalists)
+    final = next((f for f in finalists if f.trial == best), None)
     generations: list[dict[str, Any]] = []
     for generation in sorted({o.candidate.generation for o in trials.values()}):
         here = [o for o in trials.values() if o.candidate.generation == generation]
@@ -170,6 +174,7 @@ def _study_summary(record: StudyRecord) -> Summary:
         "evaluated": len(complete),
         "failed": len(trials) - len(complete),
         "planned": _planned(attributes),
+        "mode": _search_section(attributes).get("mode", "generational"),
         "fitness": f"val {record.fitness}",
         "held_by": None if holder is None else str(holder),
         "best": None
@@ -181,6 +186,7 @@ def _study_summary(record: StudyRecord) -> Summary:
             "n_params": complete[best].candidate.n_params,
             "digest": complete[best].candidate.subnet.digest,
         },
+        "finalists": to_attribute(finalists),
         "generations": generations,
         "export": attributes.get("export"),
     }
@@ -188,6 +194,8 @@ def _study_summary(record: StudyRecord) -> Summary:
         f"status    {document['status']}; {document['evaluated']} of {document['planned']} subnets "
         f"evaluated, {document['failed']} failed"
     ]
+    if document["mode"] == "steady-state":
+        lines.append("mode      steady-state; a generation is a population's worth of subnets")
     if holder is not None:
         since = datetime.datetime.fromtimestamp(holder.since).strftime("%Y-%m-%d %H:%M:%S")
         lines.append(f"driven by {holder} since {since}")
@@ -197,6 +205,11 @@ def _study_summary(record: StudyRecord) -> Summary:
         lines.append(
             f"best      trial {best}: val loss {complete[best].loss:.4f}, val top-1 "
             f"{complete[best].top1:.3f}, {complete[best].candidate.n_params:,} parameters"
+        )
+    if final is not None:
+        lines.append(
+            f"in fp32   val loss {_figure(final.loss, 4)}, val top-1 {_figure(final.top1, 3)}, the "
+            f"best of {len(finalists)} finalists; the figures above are the search's, in bf16"
         )
     if attributes.get("export"):
         lines.append(f"exported  {attributes['export']['directory']}")
@@ -221,9 +234,23 @@ def _study_summary(record: StudyRecord) -> Summary:
     )
 
 
+def _best_value(attributes: dict[str, Any], fitness: Fitness, best: float | None) -> float | None:
+    """The winner's value: in float32, where finalists were scored again."""
+    finalists = from_attributes(attributes)
+    if not finalists or finalists[0].loss is None:
+        return best
+    return finalists[0].loss if fitness is Fitness.LOSS else finalists[0].top1
+
+
 def _planned(attributes: dict[str, Any]) -> int | None:
-    search = attributes.get("study", {}).get("search")
-    return None if search is None else int(search["population"] * (search["generations"] + 1))
+    search = _search_section(attributes)
+    return int(search["population"] * (search["generations"] + 1)) if search else None
+
+
+def _search_section(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The section [search] of the stored study; empty where none is stored."""
+    section: dict[str, Any] = attributes.get("study", {}).get("search") or {}
+    return section
 
 
 def _figure(value: float | None, digits: int) -> str:

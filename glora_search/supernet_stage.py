@@ -48,13 +48,15 @@ def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet
             "drop_path": str(file.supernet.drop_path),
             "seed": str(file.study.seed),
         }
+        if file.supernet.workers > 1:  # one gives what none gives
+            identity["workers"] = str(file.supernet.workers)
         path = cached_path(file.study.directory / "supernets", identity)
         if path.exists():
             progress.note(f"reusing the supernet {path}")
         train_once(
             path,
             identity,
-            partial(_train, supernet, materials),
+            partial(_train_on_cluster if file.supernet.workers else _train, supernet, materials),
             supernet.trainable_state,
             what="training the supernet",
             epochs=file.supernet.epochs,
@@ -86,3 +88,36 @@ def _train(
         checkpointing=checkpointing,
         on_epoch=on_epoch,
     )
+
+
+def _train_on_cluster(
+    supernet: Supernet,
+    materials: Materials,
+    checkpointing: Checkpointing,
+    on_epoch: Callable[[EpochEnd], None],
+) -> None:
+    from glora_search.cluster_training import TrainingPackage, train_on_cluster, training_workers
+
+    file = materials.file
+    section = file.supernet
+    with training_workers(section, file.cluster.address) as pool:
+        package = TrainingPackage.of(
+            supernet,
+            materials.architecture,
+            materials.train,
+            drop_path=section.drop_path,
+            recipe=Recipe(**section.recipe_fields()),
+            seed=file.study.seed,
+            identity=checkpointing.identity,
+            every_s=checkpointing.every_s,
+            threads=section.threads or section.cpus_per_worker,
+            on_gpu=pool.gpus > 0,
+        )
+        train_on_cluster(
+            supernet,
+            package,
+            pool,
+            max_restarts=section.max_restarts,
+            path=checkpointing.path,
+            on_epoch=on_epoch,
+        )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from operator import itemgetter
 from types import MappingProxyType
 
 from search_spaces.errors import InvalidConfigError
@@ -36,10 +37,22 @@ class LayerConfig:
         for support, token in self.items():
             check_token(support, token)
 
+    def __reduce__(self) -> tuple[Callable[..., LayerConfig], tuple[str, ...]]:
+        return layer_config, self.tokens  # without what is cached, and shared again when loaded
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens in the order A to E."""
+        return self.A, self.B, self.C, self.D, self.E
+
     def items(self) -> Iterator[tuple[str, str]]:
         """(support, token) pairs in the order A to E."""
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
+        return zip(SUPPORTS, self.tokens, strict=True)
+
+    @cached_property
+    def canonical_json(self) -> str:
+        """A JSON object from support to token, in the order A to E, no white space."""
+        return json.dumps(dict(self.items()), separators=(",", ":"))
 
     def n_params(self, layer: LayerSpec) -> int:
         """Trainable scalars of this configuration on `layer`."""
@@ -113,8 +126,12 @@ class SubnetConfig:
 
     def to_json(self) -> str:
         """Canonical JSON: layers sorted by name, no white space."""
-        layers = {name: dict(self.layers[name].items()) for name in sorted(self.layers)}
-        return json.dumps({"layers": layers}, separators=(",", ":"))
+        # A search meets few layer configurations over and over: their texts are put together.
+        members = [
+            f"{_quoted(name)}:{config.canonical_json}"
+            for name, config in sorted(self.layers.items(), key=itemgetter(0))
+        ]
+        return f'{{"layers":{{{",".join(members)}}}}}'
 
     @classmethod
     def from_json(cls, text: str) -> SubnetConfig:
@@ -131,3 +148,18 @@ class SubnetConfig:
                 f"not a subnet: {error}; "
                 'expected {"layers": {"<name>": {"A": "<token>", ...}}}'
             ) from error
+
+
+@lru_cache(maxsize=4096)
+def layer_config(*tokens: str) -> LayerConfig:
+    """The configuration of five tokens in the order A to E, made and checked once.
+
+    Raises:
+        InvalidConfigError: A token that its support tensor cannot take.
+    """
+    return LayerConfig(**dict(zip(SUPPORTS, tokens, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> str:
+    return json.dumps(name)

@@ -7,9 +7,10 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from typing import NoReturn
 
-from search_spaces.configs import LayerConfig, SubnetConfig
+from search_spaces.configs import SubnetConfig, layer_config
 from search_spaces.draws import NO_LIMITS, ParamLimits, check_feasible, draw
 from search_spaces.errors import InvalidConfigError
 from search_spaces.tokens import SUPPORTS, LayerSpec, check_token, rank_of, token_params
@@ -119,8 +120,34 @@ class SearchSpace:
             tuple(gene.choices[k] for gene, k in zip(self.genes, chosen, strict=True))
         )
 
+    @cached_property
+    def _prices(self) -> tuple[tuple[str, tuple[dict[str, int], ...]], ...]:
+        """For each layer its name, and for each of its five genes what every choice costs."""
+        width = len(SUPPORTS)
+        priced = [dict(zip(gene.choices, gene.costs, strict=True)) for gene in self.genes]
+        return tuple(
+            (layer.name, tuple(priced[k * width : (k + 1) * width]))
+            for k, layer in enumerate(self.layers)
+        )
+
     def validate(self, subnet: SubnetConfig) -> None:
         """Raise InvalidConfigError, naming every fault, unless `subnet` belongs to this space."""
+        self._priced(subnet)
+
+    def _priced(self, subnet: SubnetConfig) -> int:
+        """The trainable scalars of `subnet`; validates it on the way, which is as quick."""
+        if len(subnet.layers) != len(self.layers):
+            self._refuse(subnet)
+        try:
+            return sum(
+                costs[token]
+                for name, genes in self._prices
+                for costs, token in zip(genes, subnet.layers[name].tokens, strict=True)
+            )
+        except KeyError:
+            self._refuse(subnet)
+
+    def _refuse(self, subnet: SubnetConfig) -> NoReturn:
         mine, theirs = {layer.name for layer in self.layers}, set(subnet.layers)
         faults = [f"layer {name!r} is missing" for name in sorted(mine - theirs)]
         faults += [f"layer {name!r} is not in this space" for name in sorted(theirs - mine)]
@@ -130,8 +157,7 @@ class SearchSpace:
                 faults.append(
                     f"{gene.name} is {params[gene.name]!r}; accepted: {', '.join(gene.choices)}"
                 )
-        if faults:
-            raise InvalidConfigError("not a subnet of this search space: " + "; ".join(faults))
+        raise InvalidConfigError("not a subnet of this search space: " + "; ".join(faults))
 
     def n_params(self, subnet: SubnetConfig) -> int:
         """Trainable adapter scalars of `subnet`, in closed form; without the head.
@@ -139,8 +165,7 @@ class SearchSpace:
         Raises:
             InvalidConfigError: `subnet` does not belong to this space.
         """
-        self.validate(subnet)
-        return sum(subnet.layers[layer.name].n_params(layer) for layer in self.layers)
+        return self._priced(subnet)
 
     def min_subnet(self) -> SubnetConfig:
         """The subnet with the fewest trainable scalars (of equals, the choice listed first)."""
@@ -152,9 +177,9 @@ class SearchSpace:
 
     def encode(self, subnet: SubnetConfig) -> Genome:
         """The tokens of `subnet` in the order of `genes`."""
-        self.validate(subnet)
-        params = subnet.to_params()
-        return tuple(params[gene.name] for gene in self.genes)
+        self._priced(subnet)
+        layers = subnet.layers
+        return tuple(token for layer in self.layers for token in layers[layer.name].tokens)
 
     def decode(self, genome: Genome) -> SubnetConfig:
         """The inverse of `encode`.
@@ -170,7 +195,7 @@ class SearchSpace:
         width = len(SUPPORTS)
         return SubnetConfig(
             {
-                layer.name: _layer_config(*genome[k * width : (k + 1) * width])
+                layer.name: layer_config(*genome[k * width : (k + 1) * width])
                 for k, layer in enumerate(self.layers)
             }
         )
@@ -193,12 +218,6 @@ class SearchSpace:
             return cls([LayerSpec(**layer) for layer in record["layers"]], record["choices"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InvalidConfigError(f"not a search space: {error}") from error
-
-
-@lru_cache(maxsize=4096)
-def _layer_config(*tokens: str) -> LayerConfig:
-    """A layer's configuration, made and checked once: a search decodes the same few over again."""
-    return LayerConfig(**dict(zip(SUPPORTS, tokens, strict=True)))
 
 
 def _checked_choices(choices: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

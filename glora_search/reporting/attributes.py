@@ -7,10 +7,11 @@ version. What is absent or of another type is None, never an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from glora_search.finalists import ATTRIBUTE, Finalist
 from search_spaces import NO_LIMITS, InfeasibleLimitError, ParamLimits
 
 
@@ -81,6 +82,7 @@ class StudyFacts:
     machine: Mapping[str, str] = field(default_factory=dict)
     export: ExportFacts | None = None
     comparison: tuple[ComparisonRow, ...] = ()
+    finalists: tuple[Finalist, ...] = ()
 
     @property
     def limits(self) -> ParamLimits:
@@ -92,6 +94,11 @@ class StudyFacts:
             )
         except InfeasibleLimitError:
             return NO_LIMITS
+
+    @property
+    def is_steady_state(self) -> bool:
+        """Whether the search made its subnets one by one, as workers came free."""
+        return _mapping(self.study.get("search")).get("mode") == "steady-state"
 
     @property
     def n_val(self) -> int | None:
@@ -129,6 +136,7 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
             for row in (comparison if isinstance(comparison, list) else ())
             if isinstance(row, Mapping)
         ),
+        finalists=tuple(_finalists(attributes.get(ATTRIBUTE))),
     )
 
 
@@ -145,6 +153,15 @@ def _export(value: Any) -> ExportFacts | None:
         logit_difference=_number(value.get("logit_difference")),
         n_params={key: n for key, n in counts.items() if n is not None},
     )
+
+
+def _finalists(value: Any) -> Iterator[Finalist]:
+    for row in value if isinstance(value, list) else ():
+        trial = _integer(_mapping(row).get("trial"))
+        if trial is not None:
+            yield Finalist(
+                trial=trial, loss=_number(row.get("loss")), top1=_number(row.get("top1"))
+            )
 
 
 def _score(value: Any) -> SplitScore | None:

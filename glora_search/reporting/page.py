@@ -95,7 +95,9 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
     subnet = trials[snapshot.ranking[0]].candidate.subnet
     drawn = {
         "history": [history_figure(trials, fitness)],
-        "trade_off": [trade_off_figure(trials, fitness, snapshot.facts.n_val)],
+        "trade_off": [
+            trade_off_figure(trials, fitness, snapshot.facts.n_val, winner=snapshot.winner)
+        ],
         "winner": layer_grid_figures(snapshot.space, subnet),
         "overall": [overall_figure(snapshot.space, shares)],
         "low_rank": [low_rank_figure(snapshot.space, shares)],

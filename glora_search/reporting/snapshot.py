@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+from glora_search.finalists import winner_of
 from glora_search.recording import StudyRecord
 from glora_search.records import Fitness, Outcome
 from glora_search.reporting.attributes import StudyFacts, read_facts
@@ -75,8 +76,10 @@ class Snapshot:
 
     @property
     def winner(self) -> int | None:
-        """The best trial's number; None where none is complete."""
-        return self.ranking[0] if self.ranking else None
+        """The best trial's number, where there are finalists by their float32 figures; None where
+        none is complete.
+        """
+        return winner_of(self.trials, self.fitness, self.facts.finalists)
 
     @property
     def magnitude(self) -> int:

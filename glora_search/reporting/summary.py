@@ -42,7 +42,7 @@ def summary_sentences(snapshot: Snapshot) -> list[str]:
     """The report in a few sentences; each number says which split it is from."""
     if not snapshot.trials:
         return ["No subnet of this study has been evaluated yet."]
-    return [_evaluated(snapshot), *_winner(snapshot), *_test(snapshot)]
+    return [_evaluated(snapshot), *_mode(snapshot), *_winner(snapshot), *_test(snapshot)]
 
 
 def key_numbers(snapshot: Snapshot) -> list[KeyNumber]:
@@ -101,6 +101,16 @@ def _evaluated(snapshot: Snapshot) -> str:
     )
 
 
+def _mode(snapshot: Snapshot) -> list[str]:
+    if not snapshot.facts.is_steady_state:
+        return []
+    return [
+        "The search was steady-state: each subnet was made when a worker came free, and a "
+        "generation is a population’s worth of them in that order. A second search with the same "  # noqa: RUF001
+        "seed would find others."
+    ]
+
+
 def _winner(snapshot: Snapshot) -> list[str]:
     if snapshot.winner is None:
         return ["There is no winner: no evaluation gave numbers."]
@@ -118,6 +128,14 @@ def _winner(snapshot: Snapshot) -> list[str]:
             f"{plural(snapshot.n_alike, 'other subnet')} {'reaches' if one else 'reach'} its val "
             f"top-1 to within one standard error: by top-1 alone the val split cannot tell them "
             f"apart."
+        )
+    finalists = snapshot.facts.finalists
+    if finalists and finalists[0].trial == snapshot.winner:
+        first = finalists[0]
+        told.append(
+            f"The search measured in bf16; of its {plural(len(finalists), 'finalist')}, scored "
+            f"again in float32, the winner is the best: val loss {loss(first.loss)}, val top-1 "
+            f"{percent_with_error(first.top1, n_val)} there."
         )
     told.append("Its val figures flatter it, because it was chosen by them.")
     return told

@@ -19,7 +19,9 @@ from glora_search.reporting.theme import INK, TEMPLATE, WINNER
 from glora_search.reporting.trials import Trials, pareto_front, ranking
 
 
-def trade_off_figure(trials: Trials, fitness: Fitness, n_images: int | None) -> go.Figure:
+def trade_off_figure(
+    trials: Trials, fitness: Fitness, n_images: int | None, *, winner: int | None = None
+) -> go.Figure:
     """Val top-1 and val loss, each against adapter parameters.
 
     Args:
@@ -27,11 +29,13 @@ def trade_off_figure(trials: Trials, fitness: Fitness, n_images: int | None) -> 
         fitness: What decides who the winner is.
         n_images: Images of the val split, for the band of one standard error about the winner's
             top-1; None where that is not known.
+        winner: Its trial; the best by `fitness` if not given.
     """
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
     figure.update_layout(template=TEMPLATE, height=460, margin={"t": 40})
     across = {number: float(o.candidate.n_params) for number, o in trials.items()}
-    winner = ranking(trials, fitness)[0]
+    if winner is None:
+        winner = ranking(trials, fitness)[0]
     error = standard_error(trials[winner].top1, n_images)
     if error is not None:
         _add_band(figure, 100 * (trials[winner].top1 or 0.0), 100 * error)

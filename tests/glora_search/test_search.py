@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -11,9 +12,10 @@ import pytest
 from known_fitness import outcome_of, vit_space
 from recording_processes import child
 
-from glora_search.errors import StorageError, TooManyFailuresError
+from glora_search.errors import StorageError, StudyHeldError, TooManyFailuresError
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.recording import Database, StudyRecord
+from glora_search.recording.store import FREE
 from glora_search.records import Candidate, Fitness, Outcome
 from glora_search.search import LoopSettings, run_search
 
@@ -184,6 +186,74 @@ def test_too_many_failures_end_the_search_with_all_of_them_recorded(tmp_path) ->
     with pytest.raises(TooManyFailuresError, match=r"3 .*max_failures is 2; .*told to"):
         drive(url, Table(failing=[(1, i) for i in range(9)]), loop=LoopSettings(max_failures=2))
     assert sum(o.failed for o in recorded(url)) == 3
+
+
+def test_a_resume_bears_no_more_failures_than_a_launch(tmp_path) -> None:
+    """What failed before counts, also where nothing fails any more."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    with pytest.raises(KeyboardInterrupt):
+        drive(
+            url,
+            Table(failing=[(0, i) for i in range(10)], interrupt_after=5),
+            loop=LoopSettings(max_failures=9),
+        )
+    again = Table()
+    with pytest.raises(TooManyFailuresError, match="5 evaluations failed"):
+        drive(url, again, loop=LoopSettings(max_failures=4))
+    assert again.given == 1
+
+
+def test_the_next_generation_is_proposed_and_evaluated_while_the_last_is_written(tmp_path) -> None:
+    """Storage is off the critical path: the first batch is through only once generation 1 runs."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    make_study(url)
+    evaluating = threading.Event()
+
+    class Announcing(Table):
+        def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
+            for outcome in super().evaluate(candidates):
+                if outcome.candidate.generation == 1:
+                    evaluating.set()
+                yield outcome
+
+    with Database(url) as database:
+        record = database.open_study("s")
+        flush, in_time = record.flush, []
+
+        def slow_flush(outcomes: list[Outcome]) -> int:
+            in_time.append(evaluating.wait(30))
+            return flush(outcomes)
+
+        record.flush = slow_flush
+        loop = LoopSettings(flush_every=10)
+        with record.hold():
+            outcomes = run_search(
+                record, make_proposer(SPACE, SETTINGS, 1), Announcing(), SETTINGS, loop
+            )
+        assert in_time[0]
+        assert record.history() == outcomes
+        assert len(outcomes) == N
+
+
+def test_a_lost_lease_ends_the_search(database_url: str) -> None:
+    """Somebody else has taken over: not one more outcome of ours gets in."""
+    make_study(database_url)
+
+    class Losing(Table):
+        def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
+            for outcome in super().evaluate(candidates):
+                if self.given == 13:
+                    record._store.swap_lease(record._store.read_lease()[0], FREE)
+                yield outcome
+
+    with Database(database_url) as database:
+        record = database.open_study("s")
+        losing = Losing()
+        with record.hold(), pytest.raises(StudyHeldError, match="no longer holds it"):
+            run_search(record, make_proposer(SPACE, SETTINGS, 1), losing, SETTINGS, LOOP)
+        assert losing.given < N
+        assert len(record.history()) in (8, 12)
 
 
 def test_a_study_of_another_seed_is_refused(tmp_path) -> None:

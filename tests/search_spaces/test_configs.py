@@ -1,5 +1,7 @@
 """Layer and subnet configurations: their three codecs and their identity."""
 
+import hashlib
+import json
 import pickle
 from dataclasses import FrozenInstanceError
 
@@ -8,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from search_spaces import SUPPORTS, InvalidConfigError, LayerConfig, LayerSpec, SubnetConfig
+from search_spaces.configs import layer_config
 
 _RANKS = st.integers(1, 64).map("lora_{}".format)
 _FORMS = {
@@ -83,6 +86,32 @@ def test_the_digest_is_the_one_that_databases_hold():
         '"b":{"A":"lora_2","B":"none","C":"none","D":"none","E":"none"}}}'
     )
     assert subnet.digest == "50bb4a7de20a1e322e011f24532cb719bc063578525afa9b4b4ed4ddc48176f9"
+
+
+@settings(deadline=None, derandomize=True)
+@given(SUBNETS)
+def test_json_put_together_from_parts_is_what_json_itself_would_write(subnet):
+    """The texts of layers and names are cached, for speed; the digest must not notice."""
+    layers = {
+        name: {support: getattr(subnet.layers[name], support) for support in SUPPORTS}
+        for name in sorted(subnet.layers)
+    }
+    plain = json.dumps({"layers": layers}, separators=(",", ":"))
+    assert subnet.to_json() == plain
+    assert subnet.digest == hashlib.sha256(plain.encode()).hexdigest()
+
+
+def test_a_layer_configuration_is_made_once_and_pickles_as_its_tokens():
+    """Workers are sent thousands; what is cached in one does not travel with it."""
+    config = layer_config("lora_2", "vector", "none", "constant", "none")
+    assert config == LayerConfig(A="lora_2", B="vector", D="constant")
+    assert config.tokens == ("lora_2", "vector", "none", "constant", "none")
+    before = pickle.dumps(config)
+    assert config.canonical_json
+    assert pickle.dumps(config) == before
+    assert pickle.loads(before) is layer_config(*config.tokens) is config
+    with pytest.raises(InvalidConfigError, match="D cannot be 'lora_4'"):
+        layer_config("none", "none", "none", "lora_4", "none")
 
 
 def test_parameters_are_named_after_layer_and_support():

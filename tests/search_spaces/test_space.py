@@ -75,6 +75,16 @@ def test_genomes_round_trip_and_cost_what_their_genes_cost(subnet):
     assert SMALL.n_params(subnet) == by_genes
 
 
+def test_layers_in_another_order_are_the_same_subnet():
+    """A mapping's order is whoever made it; genomes have the order of the space."""
+    for subnet in ALL_OF_SMALL[::7]:
+        turned = SubnetConfig(dict(reversed(subnet.layers.items())))
+        assert SMALL.encode(turned) == SMALL.encode(subnet)
+        assert SMALL.n_params(turned) == sum(
+            subnet.layers[layer.name].n_params(layer) for layer in SMALL.layers
+        )
+
+
 @pytest.mark.parametrize(
     ("genome", "message"),
     [

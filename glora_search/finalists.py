@@ -1,0 +1,84 @@
+"""The last word on the winner: where fitness was measured in bf16, the best are scored in float32.
+
+In bf16 close candidates change places, and the luckiest rounding wins. So the best few of a search
+are scored once more in float32, and the winner is the best of these. Plain values; who scores them
+is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from glora_search.records import Fitness, Outcome
+from search_spaces import SubnetConfig
+
+ATTRIBUTE: Final = "finalists"
+"""Of the study: a list of {trial, loss, top1}, best first, as measured in float32."""
+
+Scores = Iterable[tuple[int, "tuple[float, float] | Exception"]]
+"""(position, loss and top-1 in float32 or what went wrong), each position once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """One of the best of a search, scored again.
+
+    Args:
+        trial: Optuna's number.
+        loss: On the validation split, float32, nats; None if that failed.
+        top1: Likewise, a fraction.
+    """
+
+    trial: int
+    loss: float | None
+    top1: float | None
+
+
+def score_finalists(
+    trials: Mapping[int, Outcome],
+    fitness: Fitness,
+    n: int,
+    score: Callable[[Sequence[SubnetConfig]], Scores],
+) -> list[Finalist]:
+    """The best `n` trials with their float32 figures, best first by these.
+
+    Args:
+        trials: All of a study, by Optuna's number.
+        fitness: By which they rank, before and after.
+        n: How many, if there are so many that did not fail.
+        score: Subnets to their figures.
+    """
+    complete = [number for number, outcome in trials.items() if not outcome.failed]
+    best = sorted(complete, key=lambda number: fitness.rank(trials[number]))[:n]
+    scored: dict[int, Finalist] = {}
+    for position, found in score([trials[number].candidate.subnet for number in best]):
+        loss, top1 = (None, None) if isinstance(found, Exception) else found
+        scored[best[position]] = Finalist(trial=best[position], loss=loss, top1=top1)
+
+    def rank(finalist: Finalist) -> tuple[float, ...]:
+        outcome = trials[finalist.trial]
+        return fitness.rank(replace(outcome, loss=finalist.loss, top1=finalist.top1))
+
+    return sorted(scored.values(), key=rank)
+
+
+def winner_of(
+    trials: Mapping[int, Outcome], fitness: Fitness, finalists: Sequence[Finalist]
+) -> int | None:
+    """The number of the best trial: the first finalist, where there are any; None without one."""
+    if finalists and finalists[0].loss is not None and finalists[0].trial in trials:
+        return finalists[0].trial
+    complete = [number for number, outcome in trials.items() if not outcome.failed]
+    return min(complete, key=lambda number: fitness.rank(trials[number]), default=None)
+
+
+def to_attribute(finalists: Iterable[Finalist]) -> list[dict[str, Any]]:
+    """What is stored with the study."""
+    return [asdict(finalist) for finalist in finalists]
+
+
+def from_attributes(attributes: Mapping[str, Any]) -> list[Finalist]:
+    """What is stored with a study; empty where nothing was scored again."""
+    return [Finalist(**finalist) for finalist in attributes.get(ATTRIBUTE, ())]

@@ -1,0 +1,157 @@
+"""The search of a study: from its trained supernet to outcomes, and to the finalists among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import torch
+
+from glora_search.evaluating import Evaluator
+from glora_search.evaluating.in_process import InProcessEvaluator
+from glora_search.evaluating.package import EvaluationPackage
+from glora_search.finalists import (
+    ATTRIBUTE,
+    Scores,
+    from_attributes,
+    score_finalists,
+    to_attribute,
+)
+from glora_search.prepare import Materials, device_of, param_limits
+from glora_search.progress import Bar, Progress
+from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
+from glora_search.recording import StudyRecord
+from glora_search.records import Fitness, Outcome
+from glora_search.search import LoopSettings, run_search, run_steady_search
+from glora_search.study_sections import StudyFile
+from search_spaces import SubnetConfig
+from supernet import Precision, SubnetEvaluator, Supernet
+from supernet.evaluation import autocast_dtype
+
+if TYPE_CHECKING:
+    from glora_search.evaluating.ray_actors import RayWorkers
+
+
+def search_settings(file: StudyFile) -> SearchSettings:
+    """The section [search], as proposers take it."""
+    section = file.search
+    return SearchSettings(
+        sampler=section.sampler,
+        operators=section.operators,
+        mode=section.mode,
+        fitness=Fitness(section.fitness),
+        population=section.population,
+        generations=section.generations,
+        parents=section.parents,
+        mutations=section.mutations,
+        crossovers=section.crossovers,
+        mutation_probability=section.mutation_probability,
+        limits=param_limits(file),
+    )
+
+
+def search_supernet(
+    record: StudyRecord,
+    materials: Materials,
+    supernet: Supernet,
+    workers: RayWorkers | None,
+    progress: Progress,
+) -> list[Outcome]:
+    """Evaluate what a study lacks, in the mode of its file; see `run_search` and
+    `run_steady_search`.
+
+    Args:
+        record: The study, held by this process.
+        materials: Of the study.
+        supernet: Trained.
+        workers: Where candidates are evaluated; None for this process.
+        progress: Where to report to.
+    """
+    file = materials.file
+    settings = search_settings(file)
+    loop = LoopSettings(
+        max_failures=file.search.max_failures,
+        flush_every=file.search.flush_every,
+        flush_s=file.search.flush_s,
+    )
+    with (
+        closing(_evaluator(materials, supernet, workers)) as evaluator,
+        progress.bar("searching", settings.n_candidates) as bar,
+    ):
+        space, seed = materials.space, file.study.seed
+        best = _BestSoFar(settings.fitness, bar)
+        # Whether the same seed would find the same again, on any number of workers.
+        record.set_attribute("reproducible", settings.mode == "generational")
+        if settings.mode == "steady-state":
+            children = SteadyStateProposer(space, settings, seed)
+            return run_steady_search(record, children, evaluator, loop, on_outcome=best)
+        proposer = make_proposer(space, settings, seed)
+        return run_search(record, proposer, evaluator, settings, loop, on_outcome=best)
+
+
+def rescore_finalists(
+    record: StudyRecord, materials: Materials, supernet: Supernet, progress: Progress
+) -> None:
+    """Score the best of a finished search in float32, unless that has been done."""
+    if from_attributes(record.attributes):
+        return
+    search = materials.file.search
+    device = next(supernet.parameters()).device
+    evaluator = SubnetEvaluator(supernet, materials.val.to(device), batch_size=search.batch_size)
+
+    def score(subnets: Sequence[SubnetConfig]) -> Scores:
+        with progress.bar("scoring finalists in fp32", len(subnets)) as bar:
+            results = evaluator.evaluate_each(subnets)
+            for done, (position, found) in enumerate(results, start=1):
+                bar.update(done)
+                if isinstance(found, Exception):
+                    yield position, found
+                else:
+                    yield position, (found.loss, found.top1)
+
+    finalists = score_finalists(record.trials(), record.fitness, search.finalists, score)
+    record.set_attribute(ATTRIBUTE, to_attribute(finalists))
+
+
+class _BestSoFar:
+    """Counts outcomes, and shows the best of them on a bar."""
+
+    def __init__(self, fitness: Fitness, bar: Bar) -> None:
+        self._fitness, self._bar = fitness, bar
+        self._n = 0
+        self._best: Outcome | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        self._n += 1
+        if self._best is None or self._fitness.rank(outcome) < self._fitness.rank(self._best):
+            self._best = outcome
+        loss, top1 = self._best.loss, self._best.top1
+        shown = "" if loss is None else f"best val loss {loss:.4f}, top-1 {top1:.3f}"
+        self._bar.update(self._n, shown)
+
+
+def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | None) -> Evaluator:
+    file = materials.file
+    package = EvaluationPackage.of(
+        supernet,
+        materials.architecture,
+        materials.val,
+        batch_size=file.search.batch_size,
+        precision=file.search.precision,
+        device=_evaluation_device(file),
+        threads=file.cluster.cpus_per_worker,
+    )
+    return InProcessEvaluator(package) if workers is None else workers.evaluator(package)
+
+
+def search_precision(file: StudyFile) -> Precision:
+    """What `auto` comes to where candidates are evaluated."""
+    device = torch.device(_evaluation_device(file))
+    return "fp32" if autocast_dtype(device, file.search.precision) is None else "bf16"
+
+
+def _evaluation_device(file: StudyFile) -> str:
+    if not file.cluster.workers:
+        return str(device_of(file))
+    return "cuda" if file.cluster.gpus_per_worker else "cpu"

@@ -1,0 +1,131 @@
+"""The supernet trains on Ray workers: the same weights, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from tiny_study import study
+from torch import Tensor
+from training_by_hand import train_by_hand
+
+from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
+from glora_search.prepare import prepare
+from glora_search.progress import Bar, Silent
+from glora_search.supernet_stage import train_or_load_supernet
+from supernet import Recipe, Supernet
+from supernet.errors import TrainingDivergedError
+
+PATIENCE_S = 180.0
+KNOWN = {"epochs": 6, "threads": 1, "batch_size": 12}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    """Joined by all tests here: starting one takes seconds."""
+    connect(None, WorkerPool(workers=2))
+    yield
+    ray.shutdown()
+
+
+class Watched(Silent):
+    """Progress that remembers the epochs it was told of."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    @contextlib.contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Bar]:
+        yield self
+
+    def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+        if "loss" in note:
+            self.told.append(done)
+
+
+def trained(folder: Path, progress: Silent | None = None, **supernet: Any) -> dict[str, Tensor]:
+    folder.mkdir(exist_ok=True)
+    file = study(folder, supernet={**KNOWN, **supernet})
+    made = train_or_load_supernet(prepare(file, Silent()), progress or Silent())
+    return {name: tensor.clone() for name, tensor in made.trainable_state().items()}
+
+
+def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def test_one_worker_trains_as_none_does(tmp_path: Path) -> None:
+    """To the last bit, into the same file: it is the same supernet to a study."""
+    watched = Watched()
+    one = trained(tmp_path / "one", watched, workers=1)
+    none = trained(tmp_path / "none")
+    assert not differing(one, none)
+    files = [sorted((tmp_path / n / "runs/supernets").iterdir()) for n in ("one", "none")]
+    assert [file.name for file in files[0]] == [file.name for file in files[1]]
+    assert watched.told[-1] == 6, "the bar moves"
+    assert watched.told == sorted(set(watched.told))
+
+
+def test_two_workers_average_and_survive_a_kill(tmp_path: Path) -> None:
+    """Against a reference that adds up by hand; then with SIGKILL of a worker in the middle."""
+    watched = Watched()
+    with killing_a_worker(tmp_path / "killed", after_s=0.0) as killed:
+        disturbed = trained(tmp_path / "killed", watched, workers=2, epochs=300)
+    assert killed, "it was over before anybody was killed"
+    undisturbed = trained(tmp_path / "undisturbed", workers=2, epochs=300)
+    assert not differing(disturbed, undisturbed)
+    assert watched.told[-1] == 300
+
+
+def test_two_workers_average(tmp_path: Path) -> None:
+    """What comes out is what a single process gets that adds up the gradients by hand."""
+    two = trained(tmp_path, workers=2)
+    file = study(tmp_path, supernet={**KNOWN, "workers": 2})
+    materials = prepare(file, Silent())
+    seed = file.study.seed
+    supernet = Supernet(materials.backbone, materials.space, seed=seed)
+    recipe = Recipe(**file.supernet.recipe_fields())
+    expected, _ = train_by_hand(supernet, materials.train, recipe, seed=seed, size=2)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-5, msg=name)
+
+
+def test_what_ends_a_training_is_told_as_it_is(tmp_path: Path) -> None:
+    """Once: it would diverge again, however often Ray Train started it anew."""
+    with pytest.raises(TrainingDivergedError, match="lower the learning rate"):
+        trained(tmp_path, workers=2, lr=1e38)
+
+
+@contextlib.contextmanager
+def killing_a_worker(folder: Path, *, after_s: float) -> Iterator[list[int]]:
+    """SIGKILL to the first training worker, once a checkpoint has reached the driver's disk."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not over.is_set() and time.monotonic() < deadline:
+            if any(folder.rglob("*.training.safetensors")):
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        if "RayTrainWorker" in " ".join(process.cmdline()):
+                            process.kill()
+                            killed.append(process.pid)
+                            return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()

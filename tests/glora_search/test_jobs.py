@@ -1,0 +1,196 @@
+"""Studies as Ray jobs, on a real head that asks for a token, with a real server as their database.
+
+Every command is a process of its own, as it is for whoever types it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from own_ray import Head, own_head
+from tiny_study import found, study, write_study
+
+from glora_search.driving import launch
+from glora_search.errors import ClusterError
+from glora_search.evaluating.reaching import check_reachable
+from glora_search.jobs import checked_address
+from glora_search.recording import Database
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+_SIZE = {"population": 50, "generations": 30, "mutations": 25, "crossovers": 25, "parents": 10}
+_PATIENCE_S = 120
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cluster and a database.
+
+    Args:
+        head: The cluster.
+        storage: URL of the database.
+        environment: What lets a command in.
+    """
+
+    head: Head
+    storage: str
+    environment: dict[str, str]
+
+    def command(self, *words: str | Path) -> list[str]:
+        return [sys.executable, "-m", "glora_search", *map(str, words)]
+
+    def on_cluster(self, *words: str | Path) -> list[str]:
+        return self.command(*words, "--address", self.head.dashboard)
+
+    def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.on_cluster(*words),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_S,
+        )
+
+    def status(self, job: str) -> str:
+        return str(json.loads(self.run("status", job, "--json").stdout)["status"])
+
+
+@pytest.fixture(scope="module")
+def site(postgres_server: sa.URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    name = f"glora_search_jobs_{os.getpid()}"
+    admin = sa.create_engine(postgres_server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    url = postgres_server.set(drivername="postgresql", database=name)
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("0123456789abcdef" * 4)
+    secrets = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    if url.password:
+        secrets["PGPASSWORD"] = str(url.password)
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "GLORA_SEARCH_ST"))}
+    ours["RAY_AUTH_TOKEN_PATH"] = str(token)
+    storage = url.set(password=None).render_as_string()
+    with own_head({**secrets, "GLORA_SEARCH_STORAGE": storage}) as head:
+        yield Site(head, storage, ours)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    until = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < until:
+        if value := what():
+            return value
+        time.sleep(0.2)
+    raise TimeoutError(f"{what} did not come true in {_PATIENCE_S} s")
+
+
+def recorded(storage: str, name: str) -> int:
+    try:
+        with Database.open(storage, create=False) as database:
+            return database.open_study(name).tally().n_complete
+    except (KeyError, ConnectionError):
+        return 0
+
+
+def test_a_study_outlives_its_terminal_and_its_job(site: Site, tmp_path: Path) -> None:
+    """Launched from a terminal that is closed while it shows the log; stopped; resumed by another
+    job: what is found is what an undisturbed run finds.
+    """
+    path = write_study(tmp_path, study={"name": "far"}, search=_SIZE, cluster={"workers": 1})
+    launched = subprocess.Popen(
+        site.on_cluster("launch", path, "--storage", site.storage),
+        env=site.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert launched.stdout is not None
+    job = launched.stdout.readline().strip()
+    assert job.startswith("far-")
+    with suppress(ProcessLookupError):
+        os.killpg(launched.pid, signal.SIGHUP)
+    launched.wait()
+    log = subprocess.Popen(
+        site.on_cluster("logs", job, "--follow"),
+        env=site.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert log.stdout is not None
+    assert any("loading torch" in line for line in log.stdout), "the log ended before the job"
+    os.killpg(log.pid, signal.SIGKILL)
+    log.wait()
+    wait_for(lambda: recorded(site.storage, "far"))
+    stopped = site.run("stop", job, "--json")
+    assert json.loads(stopped.stdout)["status"] == "STOPPED", stopped.stderr
+    n_recorded = recorded(site.storage, "far")
+    assert 0 < n_recorded < 1550, "it was not stopped in the middle: this proves little"
+    written = site.run("logs", job).stdout
+    assert f"interrupted; {n_recorded} subnets are recorded" in written, "not a clean interruption"
+    with Database.open(site.storage, create=False) as database:
+        assert database.open_study("far").holder is None
+
+    resumed = json.loads(site.run("resume", "far", "--storage", "cluster", "--json").stdout)
+    shown = site.run("logs", resumed["job"], "--follow").stdout
+    assert "1550 subnets evaluated" in shown
+    assert site.status("far") == "SUCCEEDED", "by the study's name, the latest job"
+
+    (tmp_path / "alone").mkdir()
+    alone = launch(study(tmp_path / "alone", search=_SIZE), storage=f"sqlite:///{tmp_path}/a.db")
+    with Database.open(site.storage, create=False) as database:
+        assert found(database.open_study("far").history()) == found(alone.outcomes)
+
+
+def test_a_cluster_that_does_not_know_us(site: Site) -> None:
+    """Told at once, and what to do."""
+    environment = {**site.environment, "RAY_AUTH_TOKEN": "f" * 64}
+    del environment["RAY_AUTH_TOKEN_PATH"]
+    ended = subprocess.run(
+        site.on_cluster("status"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "does not let us in" in ended.stderr
+    assert "RAY_AUTH_TOKEN_PATH" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("kind", ["gcs", "client"])
+def test_a_driver_that_shows_no_token(
+    site: Site, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray would try again for 20 or 30 s, and then speak of a network that is out of reach."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"does not let us in, a token is needed"):
+        check_reachable(getattr(site.head, kind))
+
+
+def test_a_job_that_is_not_there(site: Site) -> None:
+    ended = site.run("stop", "nonesuch")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: no job 'nonesuch' at http://")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "http://me:secret@head:8265", "http://head:8265/jobs", "http://a:b:c"]
+)
+def test_no_address_of_a_dashboard(address: str) -> None:
+    with pytest.raises(ClusterError, match="expected http://HOST:8265") as caught:
+        checked_address(address)
+    assert "secret" not in str(caught.value)
