@@ -37,6 +37,10 @@ class ClusterError(GLoRASearchError, RuntimeError):
     """Ray does not have what was asked for, or cannot be reached."""
 
 
+class ArtifactError(GLoRASearchError, OSError):
+    """What a study makes cannot be kept where `cluster.artifacts` says, or fetched from there."""
+
+
 class TooManyFailuresError(GLoRASearchError, RuntimeError):
     """More evaluations failed than the study file allows."""
 

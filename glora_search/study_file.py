@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 import pydantic
 from pydantic import BaseModel
 
+from glora_search.credentials import scrubbed, without_password
 from glora_search.errors import StudyFileError
 from glora_search.study_sections import ClusterSection, ExportSection, StudyFile
 
@@ -107,7 +108,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not equals or len(path) < 2 or not all(path):
         raise StudyFileError(
-            f"--set {override!r} is not understood; expected section.key=value, "
+            f"--set {without_password(override)!r} is not understood; expected section.key=value, "
             "such as search.generations=5"
         )
     try:
@@ -117,7 +118,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     for part in path[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise StudyFileError(f"--set {override!r}: {part!r} is a value, not a table")
+            raise StudyFileError(f"--set {key.strip()}: {part!r} is a value, not a table")
     table[path[-1]] = value
 
 
@@ -139,7 +140,10 @@ def _line(problem: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object, most: int = 60) -> str:
-    text = json.dumps(value, default=str)
+    if isinstance(value, str):
+        text = json.dumps(without_password(value))
+    else:
+        text = scrubbed(json.dumps(value, default=str))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
