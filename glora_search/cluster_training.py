@@ -10,20 +10,21 @@ to be shared by the nodes, and a driver that was killed goes on from its own fil
 from __future__ import annotations
 
 import logging
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 
 from glora_search.errors import ClusterError
 from glora_search.evaluating.package import pack_split, unpack_split
 from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
 from glora_search.study_sections import SupernetSection
+from glora_search.training_run import Arrays, Checkpoint, Keeper, run_ray_train
 from search_spaces import GLoRASearchError, SearchSpace
 from supernet import (
     Architecture,
@@ -43,32 +44,18 @@ _log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.2
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """That of a file."""
+    tensors, metadata = load_checkpoint(path)
+    return Checkpoint(tensors={name: t.numpy() for name, t in tensors.items()}, metadata=metadata)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A training checkpoint on its way between processes.
-
-    Args:
-        tensors: By name, as arrays.
-        metadata: Of the file.
-    """
-
-    tensors: Arrays
-    metadata: dict[str, str]
-
-    @classmethod
-    def read(cls, path: Path) -> Checkpoint:
-        """That of a file."""
-        tensors, metadata = load_checkpoint(path)
-        return cls(tensors={name: t.numpy() for name, t in tensors.items()}, metadata=metadata)
-
-    def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
-        # Arrays from the object store are read-only, which torch would warn of.
-        tensors = {name: torch.tensor(array) for name, array in self.tensors.items()}
-        save_checkpoint(path, tensors, self.metadata)
+def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the file, whole or not at all."""
+    # Arrays from the object store are read-only, which torch would warn of.
+    tensors = {name: torch.tensor(array) for name, array in checkpoint.tensors.items()}
+    save_checkpoint(path, tensors, checkpoint.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +104,18 @@ class TrainingPackage:
             **how,
         )
 
+    def unpack(self, device: torch.device) -> Supernet:
+        """Build the untrained supernet again, and set this process's number of threads."""
+        torch.set_num_threads(self.threads)
+        supernet = Supernet(
+            self.architecture.build(drop_path=self.drop_path),
+            SearchSpace.from_json(self.space),
+            storage=self.storage,
+        )
+        weights = {name: torch.tensor(array) for name, array in self.weights.items()}
+        supernet.backbone.load_state_dict(weights)
+        return supernet.to(device)
+
     def train(self, team: Team, device: torch.device, keeper: Any, path: Path) -> None:
         """Train as one of a team, from where the keeper's checkpoint is.
 
@@ -126,27 +125,20 @@ class TrainingPackage:
             keeper: The actor.
             path: A file of this worker's own.
         """
-        torch.set_num_threads(self.threads)
-        supernet = Supernet(
-            self.architecture.build(drop_path=self.drop_path),
-            SearchSpace.from_json(self.space),
-            storage=self.storage,
-        )
-        weights = {name: torch.tensor(array) for name, array in self.weights.items()}
-        supernet.backbone.load_state_dict(weights)
+        supernet = self.unpack(device)
         begun: Checkpoint | None = ray.get(keeper.checkpoint.remote())
         if begun is not None:
-            begun.write(path)
+            write_checkpoint(begun, path)
 
         def bring(written: Path) -> None:
-            ray.get(keeper.keep.remote(Checkpoint.read(written)))
+            ray.get(keeper.keep.remote(read_checkpoint(written)))
 
         def tell(end: EpochEnd) -> None:
             if team.rank == 0:
-                keeper.tell.remote(end)
+                keeper.tell.remote(asdict(end))
 
         train_supernet(
-            supernet.to(device),
+            supernet,
             unpack_split(self.split).to(device),
             self.recipe,
             seed=self.seed,
@@ -156,45 +148,6 @@ class TrainingPackage:
             ),
             on_epoch=tell,
         )
-
-
-class Keeper:
-    """An actor beside the driver: how far the workers are, their checkpoint, and what ended them.
-
-    Args:
-        checkpoint: To go on from.
-    """
-
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self._checkpoint = checkpoint
-        self._number = 0
-        self._end: EpochEnd | None = None
-        self._error: GLoRASearchError | None = None
-
-    def checkpoint(self) -> Checkpoint | None:
-        """The latest."""
-        return self._checkpoint
-
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Hold this one from now on."""
-        self._checkpoint = checkpoint
-        self._number += 1
-
-    def tell(self, end: EpochEnd) -> None:
-        """An epoch is over."""
-        self._end = end
-
-    def fail(self, error: GLoRASearchError) -> None:
-        """What will not go better by trying again."""
-        self._error = self._error or error
-
-    def error(self) -> GLoRASearchError | None:
-        """What has failed."""
-        return self._error
-
-    def news(self, seen: int) -> tuple[EpochEnd | None, int, Checkpoint | None]:
-        """The last epoch, the number of the latest checkpoint, and that one unless it is `seen`."""
-        return self._end, self._number, self._checkpoint if self._number != seen else None
 
 
 @contextmanager
@@ -264,70 +217,43 @@ def _train(
 
     # Where the driver is: if that node is lost, everything is.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    begun = Checkpoint.read(path) if path.exists() else None
+    begun = read_checkpoint(path) if path.exists() else None
     beside = {"num_cpus": 0, "scheduling_strategy": here}
     keeper: Any = ray.remote(Keeper).options(**beside).remote(begun)
     config = {"package": [ray.put(package)], "keeper": keeper}
     # In a process of its own: Ray Train would block this one, and take its SIGINT.
-    task: Any = ray.remote(_run_ray_train).options(max_retries=0, **beside)
+    task: Any = ray.remote(run_ray_train).options(max_retries=0, **beside)
     run = task.remote(config, pool, max_restarts)
     seen, epoch, ended = 0, 0, False
     try:
         while not ended:
             ended = bool(ray.wait([run], timeout=_POLL_S)[0])
-            end, number, checkpoint = ray.get(keeper.news.remote(seen))
+            error, end, number, checkpoint = ray.get(keeper.news.remote(seen))
+            if error is not None:
+                raise pickle.loads(error)  # Ray Train would start everybody again, whatever it is
             if checkpoint is not None:
-                checkpoint.write(path)
+                write_checkpoint(checkpoint, path)
                 seen = number
-            if end is not None and end.epoch != epoch:
-                epoch = end.epoch
-                on_epoch(end)
-        known: GLoRASearchError | None = ray.get(keeper.error.remote())
-        if known is not None:
-            raise known
+            if end is not None and end["epoch"] != epoch:
+                epoch = end["epoch"]
+                on_epoch(EpochEnd(**end))
         ray.get(run)
-    except ray.exceptions.RayError as error:
+    except ray.exceptions.RayError as lost:
         raise ClusterError(
-            f"the workers that train the supernet were lost: {_told(error)}; what they had reached "
+            f"the workers that train the supernet were lost: {_told(lost)}; what they had reached "
             "is kept, and the same command or `resume` goes on from there"
-        ) from error
+        ) from lost
     finally:
         if not ended:
             ray.cancel(run, force=True)
         ray.kill(keeper)
 
 
-def _run_ray_train(config: dict[str, Any], pool: WorkerPool, max_restarts: int) -> None:
-    """A run of Ray Train, from its first worker to its end."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    with tempfile.TemporaryDirectory(prefix="glora-search-train-") as folder:
-        TorchTrainer(
-            _work,
-            train_loop_config=config,
-            # NCCL wants a GPU for each process; gloo lets several share one.
-            torch_config=TorchConfig(backend="nccl" if pool.gpus >= 1 else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=pool.workers,
-                use_gpu=pool.gpus > 0,
-                resources_per_worker={"CPU": pool.cpus, "GPU": pool.gpus},
-            ),
-            run_config=RunConfig(
-                name="supernet",
-                storage_path=folder,
-                failure_config=FailureConfig(max_failures=max_restarts),
-            ),
-        ).fit()
-
-
-def _work(config: dict[str, Any]) -> None:
-    """What each worker does."""
+def work(config: dict[str, Any]) -> None:
+    """What each worker does; `config` has the package, packed, and the keeper."""
     from ray.train.torch import get_device
 
     keeper = config["keeper"]
-    if ray.get(keeper.error.remote()) is not None:
-        return  # Ray Train starts everybody again, whatever it was
     package: TrainingPackage = ray.get(config["package"][0])
     device = get_device() if package.on_gpu else torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -336,7 +262,7 @@ def _work(config: dict[str, Any]) -> None:
                 Team.of_process_group(), device, keeper, Path(folder) / "training.safetensors"
             )
         except GLoRASearchError as error:
-            ray.get(keeper.fail.remote(error))
+            ray.get(keeper.fail.remote(pickle.dumps(error)))
             raise
 
 
