@@ -10,7 +10,6 @@ to be shared by the nodes, and a driver that was killed goes on from its own fil
 from __future__ import annotations
 
 import logging
-import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -230,7 +229,7 @@ def _train(
             ended = bool(ray.wait([run], timeout=_POLL_S)[0])
             error, end, number, checkpoint = ray.get(keeper.news.remote(seen))
             if error is not None:
-                raise pickle.loads(error)  # Ray Train would start everybody again, whatever it is
+                raise error  # Ray Train would start everybody again, whatever it is
             if checkpoint is not None:
                 write_checkpoint(checkpoint, path)
                 seen = number
@@ -262,7 +261,7 @@ def work(config: dict[str, Any]) -> None:
                 Team.of_process_group(), device, keeper, Path(folder) / "training.safetensors"
             )
         except GLoRASearchError as error:
-            ray.get(keeper.fail.remote(pickle.dumps(error)))
+            ray.get(keeper.fail.remote(error))
             raise
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from glora_search.evaluating.ray_cluster import WorkerPool
+from search_spaces import GLoRASearchError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -42,7 +43,7 @@ class Keeper:
         self._checkpoint = checkpoint
         self._number = 0
         self._end: dict[str, Any] | None = None
-        self._error: bytes | None = None
+        self._error: GLoRASearchError | None = None
 
     def checkpoint(self) -> Checkpoint | None:
         """The latest."""
@@ -57,13 +58,13 @@ class Keeper:
         """An epoch is over: the fields of its `supernet.EpochEnd`."""
         self._end = end
 
-    def fail(self, error: bytes) -> None:
-        """What will not go better by trying again: an error, pickled, since it is the driver that
-        has its class at hand.
-        """
+    def fail(self, error: GLoRASearchError) -> None:
+        """What will not go better by trying again."""
         self._error = self._error or error
 
-    def news(self, seen: int) -> tuple[bytes | None, dict[str, Any] | None, int, Checkpoint | None]:
+    def news(
+        self, seen: int
+    ) -> tuple[GLoRASearchError | None, dict[str, Any] | None, int, Checkpoint | None]:
         """What has failed, the last epoch, the number of the latest checkpoint, and that one unless
         it is `seen`.
         """
