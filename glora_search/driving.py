@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glora_search.errors import StudyExistsError, StudyNotFoundError
+from glora_search.artifacts import Artifacts
+from glora_search.cached_training import artifact_name
+from glora_search.errors import ArtifactError, StudyExistsError, StudyNotFoundError
 from glora_search.exporting import (
     Export,
     chosen_trial,
@@ -20,16 +22,20 @@ from glora_search.prepare import Materials, check_fingerprints, prepare
 from glora_search.progress import Progress, Silent
 from glora_search.provenance import machine, versions
 from glora_search.recording import Database, StudyRecord
-from glora_search.recording.network_files import check_local
 from glora_search.recording.urls import parse_url
 from glora_search.records import Fitness, Outcome
 from glora_search.search_stage import rescore_finalists, search_precision, search_supernet
-from glora_search.storage_url import resolve_storage
+from glora_search.storage_url import driver_url
 from glora_search.study_file import load_study_file, resumed_study
 from glora_search.study_sections import StudyFile
-from glora_search.supernet_stage import supernet_fingerprint, train_or_load_supernet
+from glora_search.supernet_stage import (
+    supernet_file,
+    supernet_fingerprint,
+    train_or_load_supernet,
+)
 from search_spaces import GLoRASearchError
 from supernet import Supernet
+from supernet.export import FILES as EXPORT_FILES
 from supernet.export import check_export_directory
 
 if TYPE_CHECKING:
@@ -78,10 +84,11 @@ def launch(
     """
     progress = progress or Silent()
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
-    url = _database_url(storage)
+    url = driver_url(storage)
     with ExitStack() as stack:
         _check_new(url, file.study.name)
         check_export_directory(file.export_directory)
+        _check_artifacts(file, new=True)
         workers = _workers(file, stack, progress)
         materials = prepare(file, progress)
         database = stack.enter_context(Database.open(url, create=True))
@@ -123,23 +130,15 @@ def resume(
         progress: As in `launch`.
     """
     progress = progress or Silent()
-    with Database.open(_database_url(storage), create=False) as database, ExitStack() as stack:
+    with Database.open(driver_url(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
         file = resumed_study(study_of(record), overrides)
         stack.enter_context(record.hold())
+        _check_artifacts(file, new=False)
         workers = _workers(file, stack, progress)
         materials = prepare(file, progress)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
         return _drive(record, materials, workers, progress)
-
-
-def _database_url(storage: str | None) -> str:
-    """The database's URL; refused where it is a file of a network file system."""
-    url = resolve_storage(storage)
-    file = parse_url(url).sqlite_file
-    if file is not None:
-        check_local(file)
-    return url
 
 
 def _check_new(url: str, name: str) -> None:
@@ -156,6 +155,23 @@ def _check_new(url: str, name: str) -> None:
             f"study {name!r} is in {database.shown} already; go on with it by "
             f"`glora-search resume {name}`, or choose another study.name"
         )
+
+
+def _check_artifacts(file: StudyFile, *, new: bool) -> None:
+    """Try the artifacts' folder, before anything slow."""
+    artifacts = Artifacts(url=file.cluster.artifacts)
+    artifacts.check()
+    name = _export_name(file.study.name)
+    if new and artifacts.has(f"{name}/{EXPORT_FILES[-1]}"):
+        raise ArtifactError(
+            f"{artifacts.at(name)} holds an export of another study of this name; choose another "
+            "study.name or cluster.artifacts, or remove it"
+        )
+
+
+def _export_name(study: str) -> str:
+    """What a study's export is called among the artifacts."""
+    return f"{study}/export"
 
 
 def _workers(
@@ -190,6 +206,7 @@ def _workers(
 
     if not file.supernet.workers:
         workers = start()
+        workers.warm_up()  # before the supernet trains
         return lambda: workers
     if file.cluster.address is not None:
         stack.callback(ray.shutdown)
@@ -222,17 +239,35 @@ def _drive(
     if precision != "fp32" and file.search.finalists:
         rescore_finalists(record, materials, supernet, progress)
     record.set_attribute("status", "exporting")
-    chosen, target = chosen_trial(record, None), file.export_directory
-    exported = existing_export(target, record, chosen) or export_trial(
-        record, chosen, target, materials, supernet, progress
-    )
+    exported = _export_winner(record, materials, supernet, progress)
     record.set_attribute("export", exported.summary())
     record.set_attribute("status", "complete")
     return SearchResult(
         name=record.name,
         outcomes=outcomes,
-        winner=chosen.outcome,
+        winner=exported.outcome,
         export=exported,
         materials=materials,
         supernet=supernet,
     )
+
+
+def _export_winner(
+    record: StudyRecord, materials: Materials, supernet: Supernet, progress: Progress
+) -> Export:
+    """The winner's export, made if it is not there; here, and with the supernet among the
+    artifacts.
+    """
+    file, artifacts, name = materials.file, materials.artifacts, _export_name(record.name)
+    path, _ = supernet_file(materials)
+    if file.supernet.checkpoint is None:  # else it is an input
+        artifacts.put_missing(path, artifact_name(path))
+        record.set_attribute("supernet", artifacts.at(artifact_name(path)) or str(path))
+    chosen, target = chosen_trial(record, None), file.export_directory
+    if artifacts.fetch_folder(name, target, EXPORT_FILES):
+        progress.note(f"fetched {artifacts.at(name)}")
+    exported = existing_export(target, record, chosen) or export_trial(
+        record, chosen, target, materials, supernet, progress
+    )
+    artifacts.put_folder(target, name, EXPORT_FILES)
+    return replace(exported, artifact=artifacts.at(name))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from glora_search.artifacts import Artifacts
 from glora_search.finalists import Finalist, from_attributes, winner_of
 from glora_search.prepare import Materials, check_fingerprints, prepare
 from glora_search.progress import Progress, Silent
@@ -66,6 +67,7 @@ class Export:
         logit_difference: The largest absolute one between subnet and merged model on validation
             images.
         n_params: Scalars of `adapter`, `head` and `merged_model`.
+        artifact: Where it is kept besides; None where it is not.
     """
 
     directory: Path
@@ -76,6 +78,7 @@ class Export:
     test: Figures | None
     logit_difference: float
     n_params: dict[str, int]
+    artifact: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What is stored with the study, and shown."""
@@ -87,6 +90,7 @@ class Export:
             "test": _optional(self.test),
             "logit_difference": self.logit_difference,
             "n_params": self.n_params,
+            "artifact": self.artifact,
         }
 
 
@@ -118,7 +122,9 @@ def export(
         recorded = record.attributes["fingerprints"]
         if "supernet" not in recorded:
             raise ExportError(f"study {name!r} has no trained supernet yet; resume it first")
-        materials = prepare(study_of(record), progress)
+        file = study_of(record)
+        artifacts = Artifacts(url=file.cluster.artifacts, read_only=True)
+        materials = prepare(file, progress, artifacts=artifacts)
         check_fingerprints(recorded, materials.fingerprints, name)
         supernet = train_or_load_supernet(materials, progress)
         check_fingerprints(recorded, {"supernet": supernet_fingerprint(supernet)}, name)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from glora_search.artifacts import Artifacts
 from glora_search.cached_training import cached_path, train_once
 from glora_search.data_section import make_source
 from glora_search.errors import FingerprintError
@@ -48,6 +49,7 @@ class Materials:
         val: The split on which subnets are scored.
         space: The search space over the backbone's layers.
         fingerprints: SHA-256 of `backbone`, `train` and `val`.
+        artifacts: Where what is made of it is kept besides.
     """
 
     file: StudyFile
@@ -58,6 +60,7 @@ class Materials:
     val: Split
     space: SearchSpace
     fingerprints: dict[str, str]
+    artifacts: Artifacts
 
     def test_split(self, progress: Progress) -> Split:
         """The test split: for what is exported or reported, and nothing else."""
@@ -71,21 +74,29 @@ class Materials:
             )
 
 
-def prepare(file: StudyFile, progress: Progress) -> Materials:
+def prepare(
+    file: StudyFile, progress: Progress, *, artifacts: Artifacts | None = None
+) -> Materials:
     """Load the backbone and the data, and lay out the search space.
+
+    Args:
+        file: The study.
+        progress: Where to report to.
+        artifacts: None for those of the study.
 
     Raises:
         BackboneError: Weights are missing or of another model, or the patterns match no layer.
         DataError: A split is missing or damaged.
         InfeasibleLimitError: No subnet meets the study's parameter limits.
     """
+    artifacts = artifacts or Artifacts(url=file.cluster.artifacts)
     source = make_source(file.data)
     classes = source.label_space().num_classes
     architecture = Architecture(file.backbone.model, classes, file.backbone.args)
     # An untrained one tells quickly whether layers and limits are possible at all.
     space = _space(file, architecture.build(), architecture)
     space.check_limits(param_limits(file))
-    backbone = _backbone(file, architecture, progress)
+    backbone = _backbone(file, architecture, artifacts, progress)
     preprocessing = Preprocessing.from_model(backbone, **file.data.preprocessing_overrides())
     with progress.bar("decoding images", 1) as bar:
         train, val = load_search_splits(
@@ -108,6 +119,7 @@ def prepare(file: StudyFile, progress: Progress) -> Materials:
             "train": train.fingerprint,
             "val": val.fingerprint,
         },
+        artifacts=artifacts,
     )
 
 
@@ -142,7 +154,9 @@ def _space(file: StudyFile, model: nn.Module, architecture: Architecture) -> Sea
     return SearchSpace(layers, file.space.resolved_choices())
 
 
-def _backbone(file: StudyFile, architecture: Architecture, progress: Progress) -> nn.Module:
+def _backbone(
+    file: StudyFile, architecture: Architecture, artifacts: Artifacts, progress: Progress
+) -> nn.Module:
     section, drop_path, seed = file.backbone, file.supernet.drop_path, file.study.seed
     if section.pretrained:
         progress.note(f"loading the pretrained weights of {section.model}")
@@ -150,12 +164,16 @@ def _backbone(file: StudyFile, architecture: Architecture, progress: Progress) -
     if section.checkpoint is not None:
         return load_checkpoint(architecture, section.checkpoint, drop_path=drop_path, seed=seed)
     assert section.pretrain is not None, "the study file gives one origin of the weights"
-    path = _pretrain(file, architecture, section.pretrain, progress)
+    path = _pretrain(file, architecture, section.pretrain, artifacts, progress)
     return load_checkpoint(architecture, path, drop_path=drop_path, seed=seed)
 
 
 def _pretrain(
-    file: StudyFile, architecture: Architecture, section: PretrainSection, progress: Progress
+    file: StudyFile,
+    architecture: Architecture,
+    section: PretrainSection,
+    artifacts: Artifacts,
+    progress: Progress,
 ) -> Path:
     """Train the backbone on other data, unless that has been done; the file with its weights."""
     source = make_source(section.data)
@@ -193,6 +211,7 @@ def _pretrain(
         epochs=section.epochs,
         every_s=file.supernet.checkpoint_every_s,
         progress=progress,
+        artifacts=artifacts,
     )
     return path
 

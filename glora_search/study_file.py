@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import pydantic
 from pydantic import BaseModel
 
-from glora_search.credentials import scrubbed, without_password
+from glora_search.credentials import holds_password, scrubbed, without_password
 from glora_search.errors import StudyFileError
 from glora_search.study_sections import ClusterSection, ExportSection, StudyFile
 
@@ -69,16 +69,28 @@ def resumed_study(file: StudyFile, overrides: Iterable[str]) -> StudyFile:
     Raises:
         StudyFileError: An override of another key, or a wrong value.
     """
+    overrides = tuple(overrides)
+    check_overrides(overrides)
     table = file.model_dump(mode="json")
+    apply_overrides(table, overrides)
+    return parse_study(table, origin="the resumed study")
+
+
+def check_overrides(overrides: Iterable[str]) -> None:
+    """What can be told of overrides of a study that is to be resumed without the study itself.
+
+    Raises:
+        StudyFileError: One of a key that is not among RESUMABLE_KEYS, or with a password in a URL.
+    """
     for override in overrides:
-        key = override.partition("=")[0].strip()
+        key, _, value = (part.strip() for part in override.partition("="))
         if key not in RESUMABLE_KEYS:
             raise StudyFileError(
-                f"{key} cannot change when a study is resumed; "
+                f"{without_password(key)} cannot change when a study is resumed; "
                 f"accepted: {', '.join(RESUMABLE_KEYS)}"
             )
-        _set(table, override)
-    return parse_study(table, origin="the resumed study")
+        if "://" in value and holds_password(value):
+            raise StudyFileError(f"{key} = {without_password(value)!r} holds a password")
 
 
 def stored_study(document: Mapping[str, Any]) -> StudyFile:

@@ -16,6 +16,7 @@ import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from glora_search.credentials import ELSEWHERE, holds_password
 from glora_search.records import STUDY_NAME
 from search_spaces import SUPPORTS, check_token, load_preset
 
@@ -50,10 +51,30 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
+def _checked_address(address: str) -> str:
+    if "@" in address:
+        raise ValueError("no user and no password goes here; a token goes into RAY_AUTH_TOKEN_PATH")
+    return address
+
+
+def _checked_artifacts(place: str) -> str:
+    if not place:
+        raise ValueError("accepted: a path, or a URL that fsspec knows, such as s3://bucket/folder")
+    if "://" not in place:
+        return str(_absolute(Path(place)))
+    if holds_password(place) or "?" in place:
+        raise ValueError(f"no password and no options go into the URL; {ELSEWHERE}")
+    return place.rstrip("/")
+
+
 StudyName = Annotated[str, pydantic.AfterValidator(_checked_name)]
 Device = Annotated[str, pydantic.AfterValidator(_checked_device)]
 Workers = Annotated[int | Literal["auto"], pydantic.PlainValidator(_checked_workers)]
 AbsolutePath = Annotated[Path, Field(strict=False), pydantic.AfterValidator(_absolute)]
+
+
+RayAddress = Annotated[str, pydantic.AfterValidator(_checked_address)]
+ArtifactFolder = Annotated[str, pydantic.AfterValidator(_checked_artifacts)]
 
 
 class Section(BaseModel):
@@ -319,15 +340,18 @@ class SearchSection(Section):
 
 
 class ClusterSection(Section):
-    """Where candidates are evaluated: on Ray actors, or with workers = 0 in the driver itself."""
+    """Where candidates are evaluated: on Ray actors, or with workers = 0 in the driver itself; and
+    where what the study makes is kept besides its directory.
+    """
 
-    address: str | None = None
+    address: RayAddress | None = None
     workers: Workers = 2
     cpus_per_worker: Count = 1
     gpus_per_worker: NotNegative = 0.0
     max_tries: Count = 3
     candidate_timeout_s: Positive = 600.0
     wait_s: NotNegative = 0.0
+    artifacts: ArtifactFolder | None = None
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -19,7 +19,7 @@ from glora_search.errors import StorageError, StudyFileError
 from glora_search.jobs import Jobs
 from glora_search.recording.urls import parse_url
 from glora_search.storage_url import ENVIRONMENT
-from glora_search.study_file import apply_overrides, load_study_file
+from glora_search.study_file import apply_overrides, check_overrides, load_study_file
 
 OF_THE_CLUSTER: Final = "cluster"
 """As --storage: the URL in the environment of the cluster's head."""
@@ -30,7 +30,7 @@ _INPUTS: Final = (
     "data.root",
     "supernet.checkpoint",
 )
-_OUTPUTS: Final = ("study.directory", "export.directory")
+_OUTPUTS: Final = ("study.directory", "export.directory", "cluster.artifacts")
 _FILE: Final = "study.toml"
 
 
@@ -113,8 +113,10 @@ def launch_submission(
 
 def resume_submission(name: str, overrides: Iterable[str], storage: str | None) -> Submission:
     """A resume that may be sent; errors as in `launch_submission`."""
+    overrides = tuple(overrides)
+    check_overrides(overrides)
     return Submission(
-        verb="resume", study=name, storage=checked_storage(storage), overrides=tuple(overrides)
+        verb="resume", study=name, storage=checked_storage(storage), overrides=overrides
     )
 
 
@@ -160,6 +162,8 @@ def _mistakes_in_paths(table: Mapping[str, Any], *, check_paths: bool) -> Iterab
                 )
             continue
         path = Path(str(given))
+        if key == "cluster.artifacts" and "://" in str(given):
+            continue  # the same from everywhere; the job tries it first
         if not path.is_absolute():
             yield (
                 f"  {key} = {str(given)!r}: relative to this working directory, and the job runs "

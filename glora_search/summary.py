@@ -97,9 +97,11 @@ def export_summary(exported: Export) -> Summary:
 
 def export_lines(exported: Export) -> list[str]:
     """Where an export is, and how to load it."""
+    kept = [] if exported.artifact is None else [f"kept      {exported.artifact}"]
     return [
         f"exported  {exported.directory}  (trial {exported.trial}; merged and unmerged logits "
         f"differ by at most {exported.logit_difference:.1e})",
+        *kept,
         f'load it   timm.create_model("local-dir:{exported.directory}", pretrained=True)',
     ]
 
@@ -188,6 +190,7 @@ def _study_summary(record: StudyRecord) -> Summary:
         },
         "finalists": to_attribute(finalists),
         "generations": generations,
+        "supernet": attributes.get("supernet"),
         "export": attributes.get("export"),
     }
     lines = [
@@ -213,6 +216,8 @@ def _study_summary(record: StudyRecord) -> Summary:
         )
     if attributes.get("export"):
         lines.append(f"exported  {attributes['export']['directory']}")
+        if kept := attributes["export"].get("artifact"):
+            lines.append(f"kept      {kept}")
     return Summary(
         document=document,
         title=record.name,

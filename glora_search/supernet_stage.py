@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -22,8 +23,10 @@ def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet
     Raises:
         CheckpointError: The file that the study names is of another backbone, space or storage.
         TrainingDivergedError: The loss stopped being finite.
+        ArtifactError: It is not here, and the artifacts cannot be looked into.
     """
     file = materials.file
+    path, identity = supernet_file(materials)
     if file.supernet.threads is not None:
         torch.set_num_threads(file.supernet.threads)
     supernet = Supernet(
@@ -33,24 +36,7 @@ def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet
         seed=file.study.seed,
     )
     supernet.to(device_of(file))
-    network = {
-        "backbone": materials.fingerprints["backbone"],
-        "space": materials.space.to_json(),
-        "storage": file.supernet.storage,
-    }
-    if file.supernet.checkpoint is not None:
-        path, identity = file.supernet.checkpoint, network
-    else:
-        identity = {
-            **network,
-            "train": materials.fingerprints["train"],
-            "recipe": json.dumps(file.supernet.recipe_fields(), sort_keys=True),
-            "drop_path": str(file.supernet.drop_path),
-            "seed": str(file.study.seed),
-        }
-        if file.supernet.workers > 1:  # one gives what none gives
-            identity["workers"] = str(file.supernet.workers)
-        path = cached_path(file.study.directory / "supernets", identity)
+    if file.supernet.checkpoint is None:
         if path.exists():
             progress.note(f"reusing the supernet {path}")
         train_once(
@@ -62,10 +48,32 @@ def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet
             epochs=file.supernet.epochs,
             every_s=file.supernet.checkpoint_every_s,
             progress=progress,
+            artifacts=materials.artifacts,
         )
     state, _ = load_checkpoint(path, expected=identity)
     supernet.load_trainable_state(state)
     return supernet
+
+
+def supernet_file(materials: Materials) -> tuple[Path, dict[str, str]]:
+    """The file of a study's trained supernet, there or not, and the metadata that it must have."""
+    file = materials.file
+    identity = {
+        "backbone": materials.fingerprints["backbone"],
+        "space": materials.space.to_json(),
+        "storage": file.supernet.storage,
+    }
+    if file.supernet.checkpoint is not None:
+        return file.supernet.checkpoint, identity
+    identity |= {
+        "train": materials.fingerprints["train"],
+        "recipe": json.dumps(file.supernet.recipe_fields(), sort_keys=True),
+        "drop_path": str(file.supernet.drop_path),
+        "seed": str(file.study.seed),
+    }
+    if file.supernet.workers > 1:  # one gives what none gives
+        identity["workers"] = str(file.supernet.workers)
+    return cached_path(file.study.directory / "supernets", identity), identity
 
 
 def supernet_fingerprint(supernet: Supernet) -> str:
