@@ -35,6 +35,12 @@ _address = click.option(
     help="Ray to join: auto or ray://HOST:PORT; or http://HOST:8265, to run there as a job. "
     "[default: start one on this machine]",
 )
+_check_paths = click.option(
+    "--check-paths/--no-check-paths",
+    default=True,
+    help="For a job: whether what the study reads must be on this machine too (a shared file "
+    "system). [default: check-paths]",
+)
 _dashboard = click.option(
     "--address",
     required=True,
@@ -137,12 +143,7 @@ Examples:
 )
 @_storage
 @_address
-@click.option(
-    "--check-paths/--no-check-paths",
-    default=True,
-    help="For a job: whether what the study reads must be on this machine too (a shared file "
-    "system). [default: check-paths]",
-)
+@_check_paths
 @_as_json
 def launch(
     study: Path,
@@ -180,6 +181,79 @@ def launch(
     with _resumable(file.study.name, storage) as progress:
         result = driving.launch(file, storage=storage, progress=progress)
     summary = result_summary(result)
+    _show(summary.to_json(), summary.render, as_json)
+
+
+@cli.command(
+    short_help="Try recipes of the supernet before a launch.",
+    epilog="""\b
+Examples:
+  glora-search sweep study.toml
+  glora-search sweep study.toml --set sweep.trials=40 --set 'sweep.epochs=[100, 200]'
+  glora-search sweep study.toml --set 'sweep.lr={low=1e-4, high=1e-2}'
+  glora-search sweep study.toml --storage postgresql://me@db/studies --address auto
+""",
+)
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the study file.",
+)
+@_storage
+@_address
+@_check_paths
+@_as_json
+def sweep(
+    study: Path,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    address: str | None,
+    check_paths: bool,
+    as_json: bool,
+) -> None:
+    """Try learning rates, weight decays and numbers of epochs of the supernet, as the section
+    [sweep] says, and tell which recipe is best.
+
+    A trial trains a supernet and is scored by the mean loss of random subnets on the validation
+    split. Ray Tune runs the trials, Optuna proposes them, ASHA stops what lags behind. They are
+    recorded beside the study; Ctrl-C stops the sweep, and the same command goes on with it.
+
+    With the address of a cluster's dashboard it runs there, as a job: see `launch`.
+    """
+    from glora_search.jobs import is_job_address
+    from glora_search.study_file import load_study_file
+
+    file = load_study_file(study, _with_address(overrides, address))
+    address = address or file.cluster.address
+    if is_job_address(address):
+        from glora_search.submitting import launch_submission
+
+        submission = launch_submission(
+            study, overrides, storage, check_paths=check_paths, verb="sweep"
+        )
+        _submit(submission, address, as_json)
+        return
+    _tell_of_loading()
+    from glora_search.interruption import Interruptible
+    from glora_search.progress import for_stderr
+    from glora_search.storage_url import shown_url
+    from glora_search.sweeping import driving
+    from glora_search.sweeping.summary import sweep_summary
+
+    try:
+        with Interruptible(for_stderr()) as progress:
+            found = driving.sweep(file, storage=storage, progress=progress)
+    except KeyboardInterrupt:
+        _tell("interrupted; trials that had ended are recorded, and the same command goes on")
+        sys.exit(130)
+    words = ["glora-search", "launch", str(study)]
+    words += [word for override in overrides for word in ("--set", override)]
+    if storage is not None:
+        words += ["--storage", shown_url(storage)]
+    summary = sweep_summary(found, words)
     _show(summary.to_json(), summary.render, as_json)
 
 

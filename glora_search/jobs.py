@@ -51,7 +51,7 @@ class Job:
     Args:
         id: As Ray knows it; it begins with the study's name.
         study: The study.
-        verb: `launch` or `resume`.
+        verb: `launch`, `sweep` or `resume`.
         status: `PENDING`, `RUNNING`, `STOPPED`, `SUCCEEDED` or `FAILED`.
         message: Ray's words on how it stands.
         started: Seconds since 1970.
@@ -96,7 +96,7 @@ class Jobs:
         """Start a job; returns its id.
 
         Args:
-            verb: `launch` or `resume`.
+            verb: `launch`, `sweep` or `resume`.
             study: The study's name.
             command: For the shell of the cluster's head.
             folder: What the job finds in its working directory.

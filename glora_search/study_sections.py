@@ -1,6 +1,6 @@
 """The sections of a study file, as pydantic models: keys, types, accepted values, defaults.
 
-`[study] [backbone] [data] [space] [supernet] [search] [cluster] [export]`. Defaults of the
+`[study] [backbone] [data] [space] [supernet] [sweep] [search] [cluster] [export]`. Defaults of the
 published method stand in the records that use them as well (`supernet.training.Recipe` and
 `glora_search.proposing.SearchSettings`; a test compares them), so that this module imports neither
 torch nor Optuna and a wrong study file is told at once.
@@ -14,18 +14,24 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from glora_search.credentials import ELSEWHERE, holds_password
 from glora_search.records import STUDY_NAME
+from glora_search.section_types import (
+    AbsolutePath,
+    Count,
+    CountOrZero,
+    GPUs,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Seed,
+    absolute,
+)
+from glora_search.sweep_section import SweepSection
 from search_spaces import SUPPORTS, check_token, load_preset
-
-Count = Annotated[int, Ge(1)]
-CountOrZero = Annotated[int, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
-Probability = Annotated[float, Ge(0), Le(1)]
-Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 
 def _checked_name(name: str) -> str:
@@ -47,10 +53,6 @@ def _checked_workers(value: object) -> object:
     return value
 
 
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
 def _checked_address(address: str) -> str:
     if "@" in address:
         raise ValueError("no user and no password goes here; a token goes into RAY_AUTH_TOKEN_PATH")
@@ -61,7 +63,7 @@ def _checked_artifacts(place: str) -> str:
     if not place:
         raise ValueError("accepted: a path, or a URL that fsspec knows, such as s3://bucket/folder")
     if "://" not in place:
-        return str(_absolute(Path(place)))
+        return str(absolute(Path(place)))
     if holds_password(place) or "?" in place:
         raise ValueError(f"no password and no options go into the URL; {ELSEWHERE}")
     return place.rstrip("/")
@@ -70,17 +72,8 @@ def _checked_artifacts(place: str) -> str:
 StudyName = Annotated[str, pydantic.AfterValidator(_checked_name)]
 Device = Annotated[str, pydantic.AfterValidator(_checked_device)]
 Workers = Annotated[int | Literal["auto"], pydantic.PlainValidator(_checked_workers)]
-AbsolutePath = Annotated[Path, Field(strict=False), pydantic.AfterValidator(_absolute)]
-
-
 RayAddress = Annotated[str, pydantic.AfterValidator(_checked_address)]
 ArtifactFolder = Annotated[str, pydantic.AfterValidator(_checked_artifacts)]
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, strict about types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
 class StudySection(Section):
@@ -119,7 +112,7 @@ class DigitsData(_Data):
     """The 1,797 handwritten digits that scikit-learn ships, 8 x 8, one channel."""
 
     source: Literal["digits"]
-    classes: list[Annotated[int, Ge(0), Le(9)]] = [5, 6, 7, 8, 9]
+    classes: list[Annotated[int, Ge(0), Le(9)]] = Field(default=[5, 6, 7, 8, 9])
     n_train: Count | Literal["all"] = 100
     n_val: CountOrZero = 200
     seed: Seed = 0
@@ -194,7 +187,7 @@ class BackboneSection(Section):
     """Which timm model, and where its weights come from: exactly one of the three."""
 
     model: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     pretrained: bool = False
     checkpoint: AbsolutePath | None = None
     pretrain: PretrainSection | None = None
@@ -347,18 +340,11 @@ class ClusterSection(Section):
     address: RayAddress | None = None
     workers: Workers = 2
     cpus_per_worker: Count = 1
-    gpus_per_worker: NotNegative = 0.0
+    gpus_per_worker: GPUs = 0.0
     max_tries: Count = 3
     candidate_timeout_s: Positive = 600.0
     wait_s: NotNegative = 0.0
     artifacts: ArtifactFolder | None = None
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _gpus_can_be_had(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError("above 1 a whole number: a fraction is one of a single GPU")
-        return value
 
 
 class ExportSection(Section):
@@ -376,6 +362,7 @@ class StudyFile(Section):
     data: DataSection
     space: SpaceSection
     supernet: SupernetSection = SupernetSection()
+    sweep: SweepSection = SweepSection()
     search: SearchSection = SearchSection()
     cluster: ClusterSection = ClusterSection()
     export: ExportSection = ExportSection()

@@ -39,7 +39,7 @@ class Submission:
     """A study that may be sent.
 
     Args:
-        verb: `launch` or `resume`.
+        verb: `launch`, `sweep` or `resume`.
         study: The study's name.
         storage: Its database: a URL without a password, or `cluster`.
         overrides: `section.key=value`.
@@ -77,9 +77,14 @@ class Submission:
 
 
 def launch_submission(
-    path: Path, overrides: Iterable[str], storage: str | None, *, check_paths: bool = True
+    path: Path,
+    overrides: Iterable[str],
+    storage: str | None,
+    *,
+    check_paths: bool = True,
+    verb: str = "launch",
 ) -> Submission:
-    """A launch that may be sent.
+    """A launch that may be sent, or a sweep.
 
     Args:
         path: The study file.
@@ -87,6 +92,7 @@ def launch_submission(
         storage: Database URL, or `cluster`.
         check_paths: Whether what the study reads has to be on this machine too, under the same
             path: it is on a shared file system. Without it only the job can tell.
+        verb: `launch` or `sweep`.
 
     Raises:
         StudyFileError: The file is wrong, or a path of it would mean something else on the cluster,
@@ -103,7 +109,7 @@ def launch_submission(
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise StudyFileError(f"{path} has {count} for a job:\n" + "\n".join(mistakes))
     return Submission(
-        verb="launch",
+        verb=verb,
         study=file.study.name,
         storage=checked_storage(storage),
         overrides=overrides,

@@ -4,6 +4,7 @@ from glora_search.recording.database import Database, StudySummary, check_study_
 from glora_search.recording.lease import Holder, Lease
 from glora_search.recording.store import Tally
 from glora_search.recording.study_record import StudyRecord
+from glora_search.recording.sweep_record import SweepRecord, SweepSummary
 from glora_search.recording.trial_codec import JSON
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Lease",
     "StudyRecord",
     "StudySummary",
+    "SweepRecord",
+    "SweepSummary",
     "Tally",
     "check_study_name",
 ]

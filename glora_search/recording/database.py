@@ -15,6 +15,14 @@ from glora_search.recording.connection import Connection
 from glora_search.recording.lease import Holder
 from glora_search.recording.store import RESERVED, StudyStore
 from glora_search.recording.study_record import StudyRecord, check_attribute
+from glora_search.recording.sweep_record import (
+    SPACE_KEY,
+    SUFFIX,
+    Distributions,
+    SweepRecord,
+    SweepSummary,
+    space_to_attribute,
+)
 from glora_search.recording.trial_codec import JSON
 from glora_search.records import STUDY_NAME, Fitness
 from search_spaces import InvalidConfigError, SearchSpace
@@ -25,6 +33,7 @@ KNOWN_SCHEMAS: Final = frozenset({"v3.2.0.a"})
 _FORMAT_KEY: Final = f"{RESERVED}format"
 _SPACE_KEY: Final = f"{RESERVED}space"
 _FITNESS_KEY: Final = f"{RESERVED}fitness"
+_SWEEP_KEY: Final = f"{RESERVED}sweep"
 _FORMAT: Final = 1
 
 
@@ -127,13 +136,65 @@ class Database:
             StorageError: An attribute cannot be stored, or the database fails.
         """
         check_study_name(name)
+        self._create(name, space, fitness, attributes, mark=_FORMAT_KEY)
+        return self.open_study(name)
+
+    def create_sweep(
+        self,
+        study: str,
+        *,
+        space: SearchSpace,
+        swept: Distributions,
+        attributes: Mapping[str, JSON],
+    ) -> SweepRecord:
+        """Create the sweep of a study, which need not be there; errors as in `create_study`.
+
+        Args:
+            study: The study's name.
+            space: What its subnets are chosen from.
+            swept: Swept key of [supernet] to its distribution.
+            attributes: More to store with it.
+        """
+        check_study_name(study)
+        stored = {**attributes, SPACE_KEY: space_to_attribute(swept)}
+        self._create(f"{study}{SUFFIX}", space, Fitness.LOSS, stored, mark=_SWEEP_KEY)
+        return self.open_sweep(study)
+
+    def open_sweep(self, study: str) -> SweepRecord:
+        """The sweep of a study.
+
+        Raises:
+            StudyNotFoundError: There is none.
+            StorageError: What is stored with it cannot be read, or the database fails.
+        """
+        name, studies = f"{study}{SUFFIX}", self._studies(_SWEEP_KEY, SUFFIX)
+        if name not in studies:
+            raise StudyNotFoundError(f"no sweep of a study {study!r} in {self.shown}")
+        return self._sweep(name, *studies[name])
+
+    def list_sweeps(self) -> list[SweepSummary]:
+        """All sweeps, the oldest first."""
+        return [
+            self._sweep(name, *found).summary()
+            for name, found in self._studies(_SWEEP_KEY, SUFFIX).items()
+        ]
+
+    def _create(
+        self,
+        name: str,
+        space: SearchSpace,
+        fitness: Fitness,
+        attributes: Mapping[str, JSON],
+        *,
+        mark: str,
+    ) -> None:
         for key, value in attributes.items():
             check_attribute(key, value)
         stored: dict[str, JSON] = {
             **attributes,
             _SPACE_KEY: json.loads(space.to_json()),
             _FITNESS_KEY: str(fitness),
-            _FORMAT_KEY: _FORMAT,  # the last: what is ours is complete
+            mark: _FORMAT,  # the last: what is ours is complete
         }
         if self._fast:
             from glora_search.recording import table_store
@@ -142,7 +203,6 @@ class Database:
         else:
             create = public_store.create_study
         create(self._connection, name, fitness=fitness, attributes=stored)
-        return self.open_study(name)
 
     def open_study(self, name: str) -> StudyRecord:
         """The study called `name`.
@@ -175,20 +235,30 @@ class Database:
             )
         return summaries
 
-    def _studies(self) -> dict[str, tuple[int, dict[str, Any]]]:
+    def _studies(
+        self, mark: str = _FORMAT_KEY, suffix: str = ""
+    ) -> dict[str, tuple[int, dict[str, Any]]]:
         """Name to Optuna's key and all user attributes, of the studies that are ours."""
         with self._connection.errors():
             studies = self._connection.storage.get_all_studies()
         return {
             study.study_name: (study._study_id, study.user_attrs)
             for study in studies
-            if _FORMAT_KEY in study.user_attrs and STUDY_NAME.fullmatch(study.study_name)
+            if mark in study.user_attrs
+            and study.study_name.endswith(suffix)
+            and STUDY_NAME.fullmatch(study.study_name.removesuffix(suffix))
         }
 
-    def _record(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> StudyRecord:
-        if attributes[_FORMAT_KEY] != _FORMAT:
+    def _sweep(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> SweepRecord:
+        study = self._record(name, study_id, attributes, mark=_SWEEP_KEY)
+        return SweepRecord(self._connection, study)
+
+    def _record(
+        self, name: str, study_id: int, attributes: Mapping[str, Any], mark: str = _FORMAT_KEY
+    ) -> StudyRecord:
+        if attributes[mark] != _FORMAT:
             raise StorageError(
-                f"study {name!r} is stored in format {attributes[_FORMAT_KEY]!r}; this version "
+                f"study {name!r} is stored in format {attributes[mark]!r}; this version "
                 f"reads format {_FORMAT}: update glora-search"
             )
         try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from glora_search.errors import StorageError, StudyHeldError
-from glora_search.recording.lease import Holder, Lease
+from glora_search.recording.lease import Holder, Lease, check_token
 from glora_search.recording.patience import PATIENCE_S, Patience, PatientStore
 from glora_search.recording.store import RESERVED, StudyStore, Tally
 from glora_search.recording.trial_codec import JSON
@@ -81,6 +81,13 @@ class StudyRecord:
         finally:
             self._lease, self._store = None, store
             lease.release()
+
+    def check_held(self) -> None:
+        """Raise StudyHeldError unless this process holds the study, as the database has it now."""
+        if self._lease is None:
+            raise StudyHeldError(f"study {self.name!r} is not held by this process")
+        text, _ = self._store.read_lease()
+        check_token(text, token=self._lease.token, study=self.name)
 
     @property
     def holder(self) -> Holder | None:

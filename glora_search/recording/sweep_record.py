@@ -1,0 +1,170 @@
+"""A sweep in the database: an Optuna study beside the one that it is for, one trial a recipe.
+
+It is called `<study>/sweep`, which no study can be called. There are few trials, each worth minutes
+or hours, so Optuna's public calls write them, one by one, when they have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from glora_search.errors import StorageError
+from glora_search.recording.connection import Connection
+from glora_search.recording.patience import PATIENCE_S, Patience
+from glora_search.recording.study_record import StudyRecord
+from glora_search.sweeping.records import State, SweepTrial
+
+SUFFIX: Final = "/sweep"
+"""What a sweep's name adds to that of its study."""
+
+SPACE_KEY: Final = "sweep_space"
+"""The attribute with the distributions of what is swept."""
+
+_ID: Final = "id"
+_STATES: Final[dict[State, TrialState]] = {
+    "complete": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_WORDS: Final = {state: word for word, state in _STATES.items()}
+
+Distributions = Mapping[str, BaseDistribution]
+
+
+def space_to_attribute(space: Distributions) -> dict[str, str]:
+    """The distributions, as they are stored."""
+    return {name: distribution_to_json(d) for name, d in space.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSummary:
+    """What `status` says of a sweep.
+
+    Args:
+        name: Of the sweep.
+        trials: By Optuna's number.
+        attributes: What was stored with it.
+        held_by: The process that drives it now; None where none does.
+    """
+
+    name: str
+    trials: Mapping[int, SweepTrial]
+    attributes: Mapping[str, Any]
+    held_by: str | None
+
+
+class SweepRecord:
+    """One sweep. Made by `Database.create_sweep` and `Database.open_sweep`.
+
+    Attributes:
+        study: Attributes and lease: those of every study.
+    """
+
+    def __init__(self, connection: Connection, study: StudyRecord) -> None:
+        self.study = study
+        self._connection = connection
+        self._patience = Patience(PATIENCE_S)
+        with connection.errors():
+            self._optuna = optuna.load_study(study_name=study.name, storage=connection.storage)
+
+    @property
+    def name(self) -> str:
+        """Of the sweep: the study's with the suffix."""
+        return self.study.name
+
+    def add(self, trial: SweepTrial) -> None:
+        """Record a trial that has ended; one that is recorded already stays as it is.
+
+        A database that is away is waited for.
+
+        Raises:
+            StudyHeldError: Outside of `study.hold`, or the lease was lost to another process.
+            StorageError: The database fails.
+        """
+        self._patience.attempt(lambda: self._add(trial))
+
+    def trials(self) -> dict[int, SweepTrial]:
+        """Everything recorded, by Optuna's trial number."""
+        return {trial.number: _decode(trial) for trial in self.frozen_trials()}
+
+    def frozen_trials(self) -> list[FrozenTrial]:
+        """The same, as Optuna's samplers take them."""
+        with self._connection.errors():
+            trials = self._optuna.get_trials(deepcopy=False, states=tuple(_WORDS))
+        return [trial for trial in trials if _ID in trial.user_attrs]
+
+    def summary(self) -> SweepSummary:
+        """All that there is to tell."""
+        holder = self.study.holder
+        return SweepSummary(
+            name=self.name,
+            trials=self.trials(),
+            attributes=self.study.attributes,
+            held_by=None if holder is None else str(holder),
+        )
+
+    def _add(self, trial: SweepTrial) -> None:
+        self.study.check_held()
+        if any(each.user_attrs[_ID] == trial.id for each in self.frozen_trials()):
+            return  # it was committed, and the database's answer got lost
+        frozen = _encode(trial, self._space())
+        with self._connection.errors():
+            self._optuna.add_trial(frozen)
+
+    def _space(self) -> dict[str, BaseDistribution]:
+        stored: dict[str, str] = self.study.attributes[SPACE_KEY]
+        return {name: json_to_distribution(text) for name, text in stored.items()}
+
+
+def _encode(trial: SweepTrial, space: Distributions) -> FrozenTrial:
+    attributes: dict[str, Any] = {
+        _ID: trial.id,
+        "epochs_trained": trial.epochs,
+        "train_s": trial.train_s,
+        "worker": trial.worker,
+    }
+    if trial.top1 is not None:
+        attributes["top1"] = trial.top1
+    if trial.state == "failed":
+        attributes |= {"error_type": trial.error_type, "error": trial.error}
+    frozen = optuna.trial.create_trial(
+        state=_STATES[trial.state],
+        value=None if trial.state == "failed" else trial.loss,
+        params=dict(trial.recipe),
+        distributions=dict(space),
+        intermediate_values=dict(trial.losses),
+        user_attrs=attributes,
+    )
+    frozen.datetime_complete = datetime.now()
+    frozen.datetime_start = frozen.datetime_complete - timedelta(seconds=trial.train_s)
+    return frozen
+
+
+def _decode(frozen: FrozenTrial) -> SweepTrial:
+    attributes = frozen.user_attrs
+    try:
+        return SweepTrial(
+            id=str(attributes[_ID]),
+            recipe=frozen.params,
+            state=_WORDS[frozen.state],
+            losses=frozen.intermediate_values,
+            top1=attributes.get("top1"),
+            epochs=int(attributes["epochs_trained"]),
+            train_s=float(attributes["train_s"]),
+            worker=str(attributes["worker"]),
+            error_type=attributes.get("error_type"),
+            error=attributes.get("error"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"trial {frozen.number} of the sweep is damaged: {error}") from error

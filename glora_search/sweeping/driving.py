@@ -1,0 +1,249 @@
+"""A sweep from a study file to its end: this process asks Ray Tune for trials and records them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from ray.util.queue import Empty, Queue
+
+from glora_search.errors import ClusterError, StudyExistsError, StudyNotFoundError
+from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
+from glora_search.prepare import Materials, check_fingerprints, prepare
+from glora_search.progress import Progress, Silent
+from glora_search.provenance import machine, versions
+from glora_search.recording import Database, SweepRecord, SweepSummary
+from glora_search.storage_url import driver_url
+from glora_search.study_file import load_study_file
+from glora_search.study_sections import StudyFile
+from glora_search.sweep_section import SWEPT
+from glora_search.sweeping.recipes import swept_space, written_recipe
+from glora_search.sweeping.records import SweepTrial
+from glora_search.sweeping.trial import TrialPackage, scored_subnets
+from glora_search.sweeping.tuning import Plan, run_tune
+from search_spaces import GLoRASearchError
+from supernet.training import derive_seed
+
+_POLL_S: Final = 0.2
+
+
+def sweep(
+    study: StudyFile | Path | str,
+    *,
+    storage: str | None = None,
+    progress: Progress | None = None,
+) -> SweepSummary:
+    """Try recipes of the supernet until there are `sweep.trials` of them, those of earlier runs
+    included.
+
+    Args:
+        study: A study file's path, or what `glora_search.study_file.load_study_file` made of it.
+        storage: As in `glora_search.launch`.
+        progress: Where to report long steps.
+
+    Raises:
+        GLoRASearchError: As in `glora_search.launch`; also where every trial failed.
+        FingerprintError: The sweep was begun with other data, or by another study file.
+        KeyboardInterrupt: Trials that had ended are recorded; the same call goes on from there.
+    """
+    progress = progress or Silent()
+    file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
+    url = driver_url(storage)
+    materials = prepare(file, progress)
+    with Database.open(url, create=True) as database:
+        record = _open_or_create(database, materials)
+        with record.study.hold():
+            missing = file.sweep.trials - len(record.trials())
+            if missing > 0:
+                record.study.set_attribute("status", "sweeping")
+                record.study.set_attribute("planned", file.sweep.trials)
+                with _workers(file, progress) as pool:
+                    _run(record, materials, pool, missing, progress)
+                record.study.set_attribute("status", "complete")
+        found = record.summary()
+    if all(trial.state == "failed" for trial in found.trials.values()):
+        last = found.trials[max(found.trials)]
+        raise GLoRASearchError(
+            f"every trial of sweep {found.name!r} failed; the last error: {last.error}"
+        )
+    return found
+
+
+def _open_or_create(database: Database, materials: Materials) -> SweepRecord:
+    file, identity = materials.file, _identity(materials)
+    name = file.study.name
+    try:
+        record = database.open_sweep(name)
+    except StudyNotFoundError:
+        attributes: dict[str, Any] = {
+            "study": file.model_dump(mode="json"),
+            "seed": file.study.seed,
+            "versions": versions(),
+            "fingerprints": materials.fingerprints,
+            "identity": identity,
+            "machine": machine(),
+            "planned": file.sweep.trials,
+            "status": "sweeping",
+        }
+        return database.create_sweep(
+            name, space=materials.space, swept=swept_space(file), attributes=attributes
+        )
+    known = record.study.attributes
+    check_fingerprints(known["fingerprints"], materials.fingerprints, record.name)
+    _check_identity(known["identity"], identity, record.name)
+    return record
+
+
+def _identity(materials: Materials) -> dict[str, Any]:
+    """What trials have to share to be compared, besides the data and the backbone."""
+    file = materials.file
+    recipe = {k: v for k, v in file.supernet.recipe_fields().items() if k not in SWEPT}
+    scored = [subnet.digest for subnet in scored_subnets(materials)]
+    return {
+        "study.seed": file.study.seed,
+        "space": derive_seed(materials.space.to_json()),
+        "supernet.storage": file.supernet.storage,
+        "supernet.drop_path": file.supernet.drop_path,
+        **{f"supernet.{key}": value for key, value in recipe.items()},
+        **{f"sweep.{name}": repr(space) for name, space in swept_space(file).items()},
+        "sweep.grace": file.sweep.grace,
+        "sweep.reduction_factor": file.sweep.reduction_factor,
+        "sweep.subnets and parameter limits": derive_seed(*scored),
+        "search.batch_size": file.search.batch_size,
+        "search.precision": file.search.precision,
+    }
+
+
+def _check_identity(recorded: Mapping[str, Any], found: Mapping[str, Any], name: str) -> None:
+    changed = [key for key, value in found.items() if recorded.get(key, value) != value]
+    if changed:
+        raise StudyExistsError(
+            f"{name!r} was begun with another study file, which differs in {', '.join(changed)}; "
+            "its trials could not be compared with new ones: restore what it was, or choose "
+            "another study.name"
+        )
+
+
+@contextmanager
+def _workers(file: StudyFile, progress: Progress) -> Iterator[WorkerPool]:
+    """A connection to Ray for as long as trials run; the pool is as large as there are trials at
+    once.
+    """
+    section, address = file.sweep, file.cluster.address
+    workers = 1
+    if section.concurrent != "auto":
+        workers = section.concurrent
+    elif address is None:
+        workers = max(1, (os.cpu_count() or 1) // section.cpus_per_trial)
+    pool = WorkerPool(workers=workers, cpus=section.cpus_per_trial, wait_s=file.cluster.wait_s)
+
+    def told(room: int) -> None:
+        progress.note(f"waiting for the cluster: room for {room} of {pool.workers} trials")
+
+    mine = not ray.is_initialized()
+    try:
+        connect(address, pool, told)
+        gpus = section.gpus_per_trial
+        if gpus is None:
+            there = int(ray.cluster_resources().get("GPU", 0))
+            gpus = 0.0 if file.supernet.device == "cpu" else gpus_for(pool.workers, there)
+        pool = replace(pool, gpus=gpus)
+        connect(address, pool, told)
+        yield pool
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def gpus_for(trials: int, gpus: int) -> float:
+    """What each trial gets so that all run at once: at most one GPU, or a whole part of one."""
+    if not gpus:
+        return 0.0
+    return math.floor(1e4 / math.ceil(trials / gpus)) / 1e4  # as fine as Ray counts
+
+
+@dataclass
+class _Told:
+    """Counts trials, and shows the best of them on a bar."""
+
+    update: Callable[[int, str], None]
+    n: int = 0
+    best: SweepTrial | None = None
+
+    def take(self, trial: SweepTrial) -> None:
+        self.n += 1
+        if trial.state == "complete" and (self.best is None or trial.rank < self.best.rank):
+            self.best = trial
+        self.show()
+
+    def show(self) -> None:
+        loss = None if self.best is None else self.best.loss
+        self.update(self.n, "" if loss is None else f"best val loss {loss:.4f}")
+
+
+def _run(
+    record: SweepRecord, materials: Materials, pool: WorkerPool, n: int, progress: Progress
+) -> None:
+    """Have Ray Tune make `n` trials, and record each when it has ended."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    file, done = materials.file, record.frozen_trials()
+    written = written_recipe(file)
+    plan = Plan(
+        space=swept_space(file),
+        done=done,
+        first=None if any(trial.params == written for trial in done) else written,
+        n=n,
+        concurrent=None if file.sweep.concurrent == "auto" else pool.workers,
+        seed=derive_seed(file.study.seed, "sweep", len(done)) % 2**32,
+        grace=100 * file.sweep.grace,
+        reduction_factor=file.sweep.reduction_factor,
+        cpus=pool.cpus,
+        gpus=pool.gpus,
+        max_restarts=file.sweep.max_restarts,
+    )
+    # Where the driver is: if that node is lost, everything is.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    beside: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    queue = Queue(actor_options=beside)
+    package = ray.put(TrialPackage.of(materials, on_gpu=pool.gpus > 0))
+    task: Any = ray.remote(run_tune).options(max_retries=0, **beside)
+    run, ended = task.remote([package], plan, queue), False
+    try:
+        with progress.bar("sweeping", len(done) + n) as bar:
+            told = _Told(bar.update)
+            for trial in record.trials().values():
+                told.take(trial)
+            while not ended:
+                ended = bool(ray.wait([run], timeout=_POLL_S)[0])
+                for trial in _waiting(queue):
+                    record.add(trial)
+                    told.take(trial)
+                if told.n < len(done) + n:
+                    told.show()  # also looks for an interruption
+        ray.get(run)
+    except ray.exceptions.RayError as error:
+        text = " ".join(str(getattr(error, "cause", None) or error).split())[-300:]
+        raise ClusterError(
+            f"the sweep was lost: {text}; trials that had ended are recorded, and the same command "
+            "goes on from there"
+        ) from error
+    finally:
+        if not ended:
+            ray.cancel(run, force=True)
+        queue.shutdown(force=True)
+
+
+def _waiting(queue: Queue) -> list[SweepTrial]:
+    """What is in the queue."""
+    found: list[SweepTrial] = []
+    while True:
+        try:
+            found.append(queue.get_nowait())
+        except Empty:
+            return found
