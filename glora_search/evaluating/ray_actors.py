@@ -40,8 +40,7 @@ class WorkerDiedError(ClusterError):
 class RayWorkers:
     """A connection to Ray with actors that are coming up; `evaluator` gives them work.
 
-    Made before the supernet trains: too small a cluster is told at once, and the actors import what
-    they need meanwhile.
+    Made before the supernet trains: too small a cluster is told at once.
 
     Args:
         address: None starts a Ray of just the size that is needed on this machine, and ends it on
@@ -63,6 +62,11 @@ class RayWorkers:
         self._pool = pool
         n = pool.share.times(free_nodes()) if pool.elastic else pool.workers
         self._actors = [new_actor(pool) for _ in range(n)]
+
+    def warm_up(self) -> None:
+        """Have the actors import what an `EvaluationPackage` needs, while the driver is busy with
+        other things.
+        """
         for actor in self._actors:
             actor.warm_up.remote()
 

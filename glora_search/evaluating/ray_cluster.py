@@ -26,7 +26,9 @@ from glora_search.evaluating.ray_room import Share, all_nodes
 
 __all__ = ["WorkerPool", "connect", "ray"]  # ray with the settings above
 
+_log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
+_CLIENT_TRIES: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +92,26 @@ def connect(
             options["address"] = address
         try:
             with _own_sigterm_handler(), plain_driver_name():
-                ray.init(**options)
+                _init(options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = "on this machine" if address is None else f"at {address!r}"
             reason = " ".join(str(error).split())[:300]
             raise ClusterError(f"no Ray {where}: {reason}") from error
     _await_room(pool, on_wait)
+
+
+def _init(options: dict[str, Any]) -> None:
+    """Call `ray.init`, again where the head was too slow in starting the server that each client
+    has to itself: Ray waits for that for a fixed time only.
+    """
+    for tries_left in reversed(range(_CLIENT_TRIES)):
+        try:
+            ray.init(**options)
+            return
+        except ConnectionError as error:
+            if not tries_left or "Starting Ray client server failed" not in str(error):
+                raise
+            _log.warning("the head did not start a server for this client in time; trying again")
 
 
 def _await_room(pool: WorkerPool, on_wait: Callable[[int], None]) -> None:

@@ -28,7 +28,7 @@ class Worker:
         self._kept: dict[int, SimpleQueue[list[Result] | None]] = {}
 
     def warm_up(self) -> None:
-        """Import what an `EvaluationPackage` needs, while the driver is busy with other things."""
+        """Import what an `EvaluationPackage` needs."""
         import glora_search.evaluating.package  # noqa: F401
 
     def load(self, package: Package) -> str:

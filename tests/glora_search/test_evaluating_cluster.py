@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from own_ray import own_head
+from own_ray import free_ports
 from ray.cluster_utils import Cluster
 from stand_in_scorers import StandIn, candidates, loss_of
 
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 CANDIDATES = candidates(60)
 SMALL = {"object_store_memory": 80_000_000}
+SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300}  # that a node is gone
 
 
 @pytest.mark.parametrize(
@@ -45,9 +46,20 @@ def test_room(share: Share, nodes: list[dict[str, float]], n: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def client_port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def cluster(client_port: int) -> Iterator[Cluster]:
     """A head that evaluates nothing; nodes are added by the tests."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
+    head = {
+        "num_cpus": 0,
+        "ray_client_server_port": client_port,
+        "_system_config": SOON,
+        **SMALL,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     cluster.shutdown()
 
@@ -170,18 +182,16 @@ workers.close()
 """
 
 
-@pytest.mark.xfail(
-    strict=False, reason="Ray now and then fails to start a client's server: unsolved"
-)
-def test_through_rays_client() -> None:
+def test_through_rays_client(cluster: Cluster, client_port: int) -> None:
     """Which has no streams: the same outcomes, also where workers die and callers stop early."""
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    with own_head({"RAY_AUTH_MODE": "disabled"}) as head:
-        done = subprocess.run(
-            [sys.executable, "-c", _THROUGH_THE_CLIENT, head.client, *folders],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    node = cluster.add_node(num_cpus=1, **SMALL)
+    done = subprocess.run(
+        [sys.executable, "-c", _THROUGH_THE_CLIENT, f"ray://127.0.0.1:{client_port}", *folders],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    cluster.remove_node(node, allow_graceful=False)
     assert done.returncode == 0, done.stderr
