@@ -26,8 +26,11 @@ def holds_password(value: str) -> bool:
 
 
 def without_password(value: str) -> str:
-    """A value as it may be shown: what could be a password is `***`."""
-    return f"***@{value.rpartition('@')[2]}" if holds_password(value) else value
+    """A value as it may be shown: what could be a user or a password is `***`; paths are not."""
+    before, at, after = value.rpartition("@")
+    if at and ("/" not in before or "://" in unquote(before) or holds_password(value)):
+        return f"***@{after}"
+    return value
 
 
 def scrubbed(message: str) -> str:

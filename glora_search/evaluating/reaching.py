@@ -25,6 +25,12 @@ def check_reachable(address: str) -> None:
     Raises:
         ClusterError: It is none, nobody listens there, or who listens asks for a token.
     """
+    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if "@" in given:  # not repeated: it may be a password
+        raise ClusterError(
+            "the address of Ray has a user or a password before its host; accepted: auto, "
+            f"HOST:PORT, ray://HOST:PORT; to be let in, {_HOW_TO_GET_IN}"
+        )
     if address == "auto":
         return
     if address.startswith(("http://", "https://")):

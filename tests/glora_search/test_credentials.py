@@ -1,4 +1,4 @@
-"""A database's password is shown nowhere: no error, log, result, report, trial, job or traceback.
+"""A password in a URL is shown nowhere: no error, log, result, report, trial, job or traceback.
 
 Every password here holds the same mark, which survives whatever it is encoded with: where the mark
 is, the password, or a piece of it, has got out.
@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 from tiny_study import write_study
 
 from glora_search import cli
-from glora_search.errors import StorageError
+from glora_search.credentials import scrubbed
+from glora_search.errors import ClusterError, StorageError, StudyFileError
+from glora_search.evaluating.reaching import check_reachable
 from glora_search.recording import Database
 from glora_search.recording.urls import parse_url
+from glora_search.submitting import resume_submission
 
 MARK = "Zq7Zq7"
 ENCODED = {
@@ -175,6 +178,73 @@ def _rows(url: str) -> Iterator[str]:
         for table in sa.inspect(connection).get_table_names():
             for row in connection.exec_driver_sql(f'SELECT * FROM "{table}"'):
                 yield repr(tuple(row))
+
+
+# --- addresses of Ray, and of artifacts ---
+
+_HOSTS = [f"ada:{MARK}@127.0.0.1:{{port}}", f"{MARK}@127.0.0.1:{{port}}", f"a:{MARK}/b@x:{{port}}"]
+_ADDRESSES = [f"{scheme}{host}" for scheme in ("http://", "ray://", "") for host in _HOSTS]
+
+
+@pytest.mark.parametrize("address", _ADDRESSES)
+def test_no_password_of_an_address_is_told(
+    address: str,
+    closed_port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Ray knows of none, so that it is a mistake; each verb says so, and repeats nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    address = address.format(port=closed_port)
+    write_study(tmp_path)
+    for words in (
+        ["launch", "study.toml", "--address", address],
+        ["launch", "study.toml", "--set", f"cluster.address={address}"],
+        ["launch", "study.toml", "--set", address],
+        ["resume", "tiny", "--storage", "cluster", "--address", address],
+        ["status", "--address", address],
+        ["logs", "x", "--address", address],
+        ["stop", "x", "--address", address],
+    ):
+        monkeypatch.setattr(sys, "argv", ["glora-search", "-v", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        assert ended.value.code in (1, 2), words
+        assert "error: " in shown.err
+        assert MARK not in shown.out + shown.err + caplog.text, words
+
+
+def test_no_password_of_an_address_in_the_environment_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://ada:{MARK}@127.0.0.1:1")
+    for address in ("auto", f"ray://ada:{MARK}@127.0.0.1:1", f"{MARK}@127.0.0.1:1"):
+        with pytest.raises(ClusterError, match="RAY_AUTH_TOKEN_PATH") as caught:
+            check_reachable(address)
+        assert MARK not in everything_told(caught.value)
+
+
+def test_no_password_goes_to_the_dashboard() -> None:
+    """A job's command is shown there; without the study at hand its overrides are looked at."""
+    for override in (
+        f"cluster.artifacts=s3://key:{MARK}@bucket",
+        f'cluster.artifacts="s3://key:{MARK}@bucket"',
+        f"cluster.address=ray://ada:{MARK}@head:1",
+        f"ftp://ada:{MARK}@head",
+    ):
+        with pytest.raises(StudyFileError) as caught:
+            resume_submission("tiny", [override], "postgresql://me@db/studies")
+        assert MARK not in everything_told(caught.value)
+
+
+def test_what_a_message_is_scrubbed_of() -> None:
+    """A user and a password of a URL; an account that is named has to be read."""
+    text = f"403: robot@project.example may not write; ftp://ada:{MARK}@host/x: refused"
+    assert scrubbed(text) == "403: robot@project.example may not write; ftp://***@host/x: refused"
 
 
 _JOBS = """

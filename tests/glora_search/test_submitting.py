@@ -63,6 +63,7 @@ def test_words_of_a_study_file_are_quoted(study_file: Path) -> None:
         ("study.directory=runs", "study.directory = 'runs': relative"),
         ("export.directory=~/vit", "export.directory = '~/vit': relative"),
         ("data.root=/absent/images", "data.root = '/absent/images': not there"),
+        ("cluster.artifacts=kept", "cluster.artifacts = 'kept': relative"),
     ],
 )
 def test_paths_that_mean_something_else_there(study_file: Path, override: str, told: str) -> None:
@@ -85,6 +86,19 @@ def test_paths_of_the_cluster_alone(study_file: Path) -> None:
     """
     with_elsewhere = ["data.root=/absent/images", "study.directory=/absent/runs"]
     assert launch_submission(study_file, with_elsewhere, SERVER, check_paths=False).text
+
+
+def test_artifacts_are_where_the_cluster_finds_them(study_file: Path) -> None:
+    """A URL is the same from everywhere; a path need not be here."""
+    for place in ("s3://bucket/x", "/absent/kept"):
+        override = f"cluster.artifacts={place}"
+        assert override in launch_submission(study_file, [override], SERVER).command
+
+
+def test_a_resume_is_not_sent_with_what_it_may_not_change() -> None:
+    """Told here, and not by the job."""
+    with pytest.raises(StudyFileError, match=r"study\.seed cannot change"):
+        resume_submission("cats", ["study.seed=1"], SERVER)
 
 
 @pytest.mark.parametrize(
