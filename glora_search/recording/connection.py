@@ -157,7 +157,8 @@ class Connection:
             return {"connect_args": {"timeout": _BUSY_TIMEOUT_S, "factory": _DurableConnection}}
         # A server that has gone away is noticed: at once when connecting, after a minute when it
         # falls silent in the middle. What the URL says goes first.
-        arguments = {
+        arguments: dict[str, Any] = {
+            "client_encoding": "utf8",  # whatever the database's is; SQL_ASCII would give bytes
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "keepalives_interval": 10,

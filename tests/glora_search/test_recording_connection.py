@@ -115,6 +115,33 @@ def test_a_database_or_user_that_is_not_there(postgres_server: sa.URL) -> None:
             assert missing not in text.replace(f"//{missing}:", "//:")
 
 
+@pytest.mark.postgres
+def test_a_server_that_knows_no_encoding(postgres_server: sa.URL) -> None:
+    """What initdb makes in the locale C: it keeps bytes, which are ours to read as UTF-8."""
+    name = f"glora_search_test_{uuid.uuid4().hex}"
+    url = postgres_server.set(drivername="postgresql", database=name)
+    admin = sa.create_engine(postgres_server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 "
+            "LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    try:
+        with Database(url.render_as_string(hide_password=False)) as database:
+            attributes = {"what": "Größe 猫", "ünicode": 1}
+            record = database.create_study(
+                "s", space=SPACE, fitness=Fitness.LOSS, attributes=attributes
+            )
+            with record.hold():
+                record.flush(batch(0, 3))
+            assert record.attributes == attributes
+            assert record.history() == batch(0, 3)
+            assert [study.name for study in database.list_studies()] == ["s"]
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
     text = refusal("postgresql://ada:hunter2@127.0.0.1/studies", create=True)
