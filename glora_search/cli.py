@@ -247,7 +247,7 @@ def sweep(
         with Interruptible(for_stderr()) as progress:
             found = driving.sweep(file, storage=storage, progress=progress)
     except KeyboardInterrupt:
-        _tell("interrupted; trials that had ended are recorded, and the same command goes on")
+        _tell(f"interrupted{_swept_so_far(file.study.name, storage)}")
         sys.exit(130)
     words = ["glora-search", "launch", str(study)]
     words += [word for override in overrides for word in ("--set", override)]
@@ -305,6 +305,7 @@ def resume(
 Examples:
   glora-search status
   glora-search status my-study --json
+  glora-search status my-study/sweep
   glora-search status --address http://head:8265
 """,
 )
@@ -329,8 +330,14 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
         _show(told.to_json(), told.render, as_json)
         return
     from glora_search.summary import database_summary, study_summary
+    from glora_search.sweeping.summary import sweep_status
 
-    summary = database_summary(storage) if name is None else study_summary(name, storage)
+    if name is None:
+        summary = database_summary(storage)
+    elif name.endswith("/sweep"):
+        summary = sweep_status(name.removesuffix("/sweep"), storage)
+    else:
+        summary = study_summary(name, storage)
     _show(summary.to_json(), summary.render, as_json)
 
 
@@ -473,6 +480,18 @@ def _how_to_go_on(name: str, storage: str | None) -> str:
     except GLoRASearchError:
         return " before anything was recorded; launch again"
     return f"; {done} subnets are recorded. Go on with: glora-search resume {name}{option}"
+
+
+def _swept_so_far(name: str, storage: str | None) -> str:
+    from glora_search.recording import Database
+    from glora_search.storage_url import resolve_storage
+
+    try:
+        with Database.open(resolve_storage(storage), create=False) as database:
+            done = len(database.open_sweep(name).trials())
+    except GLoRASearchError:
+        return " before anything was recorded"
+    return f"; {done} trials are recorded, and the same command goes on"
 
 
 def _with_address(overrides: tuple[str, ...], address: str | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from glora_search.credentials import holds_password, scrubbed, without_password
 from glora_search.errors import StudyFileError
 from glora_search.study_sections import ClusterSection, ExportSection, StudyFile
+from glora_search.sweep_section import CHOICES, RANGE, SWEPT
 
 RESUMABLE_KEYS: Final = (
     *(f"cluster.{name}" for name in ClusterSection.model_fields),
@@ -135,9 +136,10 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 
 def _line(problem: Mapping[str, Any]) -> str:
-    tags = {"digits", "vtab", "folder", "timm"}  # pydantic puts the chosen source into the place
+    # Pydantic puts the chosen source, or the chosen form of a swept key, into the place.
+    tags = {"data": {"digits", "vtab", "folder", "timm"}, **{k: {CHOICES, RANGE} for k in SWEPT}}
     place = [str(part) for part in problem["loc"]]
-    place = [p for k, p in enumerate(place) if not (p in tags and k and place[k - 1] == "data")]
+    place = [p for k, p in enumerate(place) if not (k and p in tags.get(place[k - 1], ()))]
     key = ".".join(place)
     if problem["type"] == "extra_forbidden":
         valid = sorted(_keys_at(problem["loc"][:-1]))

@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Le
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from glora_search.section_types import Count, CountOrZero, GPUs, NotNegative, Positive, Section
 
@@ -59,11 +66,25 @@ def _above(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def _form(value: Any) -> str:
-    return CHOICES if isinstance(value, list) else RANGE
+def _form(value: Any) -> str | None:
+    if isinstance(value, dict | Section):
+        return RANGE
+    return CHOICES if isinstance(value, list) else None
 
 
-_FORM: Final = Discriminator(_form)
+def _checked_concurrent(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not is_count and value != "auto":
+        raise ValueError('accepted: a number from 1 on, or "auto"')
+    return value
+
+
+_FORM: Final = Discriminator(
+    _form,
+    custom_error_type="swept",
+    custom_error_message="a list of which each trial takes one, or { low = ..., high = ... }",
+)
+Concurrent = Annotated[int | Literal["auto"], PlainValidator(_checked_concurrent)]
 
 SweptRate = Annotated[
     Annotated[Annotated[list[Positive], Field(min_length=1)], Tag(CHOICES)]
@@ -86,7 +107,7 @@ class SweepSection(Section):
     """Recipes of the supernet that `sweep` compares, by the mean val loss of random subnets."""
 
     trials: Count = 20
-    concurrent: Count | Literal["auto"] = 2
+    concurrent: Concurrent = 2
     lr: SweptRate = FloatRange(low=1e-4, high=1e-2)
     weight_decay: SweptDecay = FloatRange(low=1e-5, high=1e-1)
     epochs: SweptEpochs | None = None

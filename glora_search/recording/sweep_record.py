@@ -63,6 +63,17 @@ class SweepSummary:
     attributes: Mapping[str, Any]
     held_by: str | None
 
+    @property
+    def n_failed(self) -> int:
+        """How many of the trials failed."""
+        return sum(trial.state == "failed" for trial in self.trials.values())
+
+    @property
+    def best(self) -> tuple[int, SweepTrial] | None:
+        """Number and trial of the best that trained to its end; None where none has."""
+        complete = [item for item in self.trials.items() if item[1].state == "complete"]
+        return min(complete, key=lambda item: item[1].rank, default=None)
+
 
 class SweepRecord:
     """One sweep. Made by `Database.create_sweep` and `Database.open_sweep`.

@@ -12,7 +12,12 @@ from typing import Any, Final
 
 from ray.util.queue import Empty, Queue
 
-from glora_search.errors import ClusterError, StudyExistsError, StudyNotFoundError
+from glora_search.errors import (
+    ClusterError,
+    StudyExistsError,
+    StudyFileError,
+    StudyNotFoundError,
+)
 from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
 from glora_search.prepare import Materials, check_fingerprints, prepare
 from glora_search.progress import Progress, Silent
@@ -54,6 +59,7 @@ def sweep(
     progress = progress or Silent()
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
     url = driver_url(storage)
+    _check_trains(file, progress)
     materials = prepare(file, progress)
     with Database.open(url, create=True) as database:
         record = _open_or_create(database, materials)
@@ -72,6 +78,20 @@ def sweep(
             f"every trial of sweep {found.name!r} failed; the last error: {last.error}"
         )
     return found
+
+
+def _check_trains(file: StudyFile, progress: Progress) -> None:
+    """Refuse a study that trains no supernet, and tell where a launch trains otherwise."""
+    if file.supernet.checkpoint is not None:
+        raise StudyFileError(
+            f"supernet.checkpoint = {str(file.supernet.checkpoint)!r}: a study that takes a "
+            "trained supernet has no recipe to sweep; leave the key out"
+        )
+    if file.supernet.workers > 1:
+        progress.note(
+            f"a trial trains in one process; a launch will train in {file.supernet.workers}, with "
+            "as many times the images a step: give that many times supernet.batch_size to a sweep"
+        )
 
 
 def _open_or_create(database: Database, materials: Materials) -> SweepRecord:

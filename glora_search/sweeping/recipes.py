@@ -67,6 +67,11 @@ def rungs(section: SweepSection) -> list[float]:
     return [*found, 100.0]
 
 
+def step_of(percentage: float) -> int:
+    """Optuna's steps are whole numbers: rounded up, so that a rung that was reached still is."""
+    return math.ceil(percentage)
+
+
 def scored_epochs(epochs: int, percentages: list[float]) -> dict[int, float]:
     """Epochs trained to the percentage that is reached by then; where there are fewer epochs than
     percentages the last of those that fall together.

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-from glora_search.recording import SweepSummary
+from glora_search.recording import Database, SweepSummary
+from glora_search.storage_url import resolve_storage
 from glora_search.summary import Summary
 from glora_search.sweep_section import SWEPT
 from glora_search.sweeping.records import SweepTrial
@@ -23,7 +24,7 @@ def sweep_summary(found: SweepSummary, launch: Sequence[str] = LAUNCH) -> Summar
         launch: The command that launches the study.
     """
     ranked = sorted(found.trials.items(), key=lambda item: item[1].rank)
-    best = best_trial(found)
+    best = found.best
     words = [] if best is None else [f"supernet.{k}={v!r}" for k, v in best[1].recipe.items()]
     document = {
         "sweep": found.name,
@@ -55,10 +56,10 @@ def sweep_summary(found: SweepSummary, launch: Sequence[str] = LAUNCH) -> Summar
     )
 
 
-def best_trial(found: SweepSummary) -> tuple[int, SweepTrial] | None:
-    """Number and trial of the best that trained to its end."""
-    complete = [item for item in found.trials.items() if item[1].state == "complete"]
-    return min(complete, key=lambda item: item[1].rank, default=None)
+def sweep_status(study: str, storage: str | None) -> Summary:
+    """The sweep of a study, as far as it is."""
+    with Database.open(resolve_storage(storage), create=False) as database:
+        return sweep_summary(database.open_sweep(study).summary())
 
 
 def _document(number: int, trial: SweepTrial) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from glora_search.sweeping.recipes import rungs, scored_epochs
 from glora_search.sweeping.tuning import Report
 from search_spaces import GLoRASearchError, SubnetConfig
 from supernet import EpochEnd, Precision, Recipe, Split, Supernet, evaluate_subnets, train_supernet
+from supernet.evaluation import LOSS_DIGITS
 from supernet.training import derive_seed
 
 
@@ -95,7 +96,7 @@ class TrialPackage:
                 Report(
                     percent=percent_at[end.epoch],
                     epochs=end.epoch,
-                    loss=fmean(each.loss for each in found),
+                    loss=round(fmean(each.loss for each in found), LOSS_DIGITS),
                     top1=fmean(each.top1 for each in found),
                     train_s=time.monotonic() - started,
                     worker=worker,

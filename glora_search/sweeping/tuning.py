@@ -13,13 +13,15 @@ import os
 import tempfile
 import uuid
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.evaluating.ray_cluster import ray
+from glora_search.sweeping.recipes import step_of
 from glora_search.sweeping.records import State, SweepTrial
 
 # Read by Ray Tune: nothing but the queue takes what it tells.
@@ -105,14 +107,7 @@ def run_tune(package: list[Any], plan: Plan, ended: Any) -> None:
             tune.with_parameters(resources, package=package),
             tune_config=tune.TuneConfig(
                 search_alg=_search(plan),
-                scheduler=ASHAScheduler(
-                    time_attr=_PERCENT,
-                    metric=_LOSS,
-                    mode="min",
-                    max_t=100,
-                    grace_period=plan.grace,  # type: ignore[arg-type]  # a float is as good
-                    reduction_factor=plan.reduction_factor,
-                ),
+                scheduler=_scheduler(plan),
                 num_samples=plan.n,
                 max_concurrent_trials=plan.concurrent,
                 reuse_actors=True,
@@ -136,6 +131,28 @@ def _train(config: dict[str, Any], package: list[Any]) -> None:
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _scheduler(plan: Plan) -> ASHAScheduler:
+    """ASHA, which has seen the trials that ended earlier."""
+    scheduler = ASHAScheduler(
+        time_attr=_PERCENT,
+        metric=_LOSS,
+        mode="min",
+        max_t=100,
+        grace_period=plan.grace,  # type: ignore[arg-type]  # a float is as good
+        reduction_factor=plan.reduction_factor,
+    )
+    nobody: Any = None  # the controller that would be asked to stop them
+    for trial in plan.done:
+        if trial.state is TrialState.FAIL:
+            continue
+        stand_in: Any = SimpleNamespace(trial_id=f"earlier-{trial.number}")
+        scheduler.on_trial_add(nobody, stand_in)
+        for step, loss in sorted(trial.intermediate_values.items()):
+            scheduler.on_trial_result(nobody, stand_in, {_PERCENT: step, _LOSS: loss})
+        scheduler.on_trial_remove(nobody, stand_in)
+    return scheduler
 
 
 def _search(plan: Plan) -> OptunaSearch:
@@ -163,7 +180,7 @@ class _Search(OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if _ERROR not in result:
-            step = round(result[_PERCENT])
+            step = step_of(result[_PERCENT])
             super().on_trial_result(trial_id, {**result, _STEP: step})
 
     def on_trial_complete(
@@ -192,7 +209,7 @@ class _Telling(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if _ERROR not in result:
-            self._losses[trial.trial_id][round(result[_PERCENT])] = result[_LOSS]
+            self._losses[trial.trial_id][step_of(result[_PERCENT])] = result[_LOSS]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         last = trial.last_result
