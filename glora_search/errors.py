@@ -25,6 +25,10 @@ class StorageError(GLoRASearchError, ConnectionError):
     """The database cannot be reached, or is not what it should be. Never holds a password."""
 
 
+class DamagedStudyError(StorageError):
+    """What is stored with one study cannot be read; the database is in order."""
+
+
 class StorageUnavailableError(StorageError):
     """The database does not answer, or is locked: the same may succeed a while later."""
 

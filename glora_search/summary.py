@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glora_search.finalists import from_attributes, to_attribute, winner_of
-from glora_search.recording import Database, StudyRecord
+from glora_search.recording import Database, StudyRecord, StudySummary
 from glora_search.records import Fitness
 from glora_search.storage_url import resolve_storage
 
@@ -107,24 +107,25 @@ def export_lines(exported: Export) -> list[str]:
 
 
 def database_summary(storage: str | None) -> Summary:
-    """All studies of a database."""
+    """All studies of a database, and all sweeps."""
     with Database.open(resolve_storage(storage), create=False) as database:
-        studies = database.list_studies()
+        studies, sweeps = database.list_studies(), database.list_sweeps()
         shown = database.shown
-    documents: list[dict[str, Any]] = [
+    documents = [_listed(study) for study in studies]
+    documents += [
         {
-            "study": study.name,
-            "status": study.attributes.get("status"),
-            "evaluated": study.n_complete,
-            "failed": study.n_failed,
-            "planned": _planned(study.attributes),
-            "fitness": f"val {study.fitness}",
-            "best": _best_value(study.attributes, study.fitness, study.best_value),
-            "held_by": None if study.holder is None else str(study.holder),
+            "study": sweep.name,
+            "status": sweep.attributes.get("status"),
+            "evaluated": len(sweep.trials) - sweep.n_failed,
+            "failed": sweep.n_failed,
+            "planned": sweep.attributes.get("planned"),
+            "fitness": "mean val loss",
+            "best": None if sweep.best is None else sweep.best[1].loss,
+            "held_by": sweep.held_by,
         }
-        for study in studies
+        for sweep in sweeps
     ]
-    if not studies:
+    if not documents:
         return Summary(document=[], lines=[f"{shown} holds no studies"])
     columns = ("study", "status", "evaluated", "failed", "fitness", "best", "driven by")
     rows = [
@@ -138,8 +139,35 @@ def database_summary(storage: str | None) -> Summary:
             d["held_by"] or "-",
         )
         for d in documents
+        if "fault" not in d
     ]
-    return Summary(document=documents, title=shown, columns=columns, rows=rows)
+    faults = [f"damaged   {d['fault']}" for d in documents if "fault" in d]
+    if not rows:
+        return Summary(document=documents, lines=faults)
+    return Summary(document=documents, title=shown, columns=columns, rows=rows, lines=faults)
+
+
+def _listed(study: StudySummary) -> dict[str, Any]:
+    """What the list of studies says of one; `fault` where it is damaged."""
+    name, attributes = study.name, study.attributes
+    if study.fitness is None:
+        return {"study": name, "status": "damaged", "fault": study.fault}
+    try:
+        planned = _planned(attributes)
+        best = _best_value(attributes, study.fitness, study.best_value)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        fault = f"study {name!r} is damaged: {type(error).__name__}: {error}"
+        return {"study": name, "status": "damaged", "fault": fault}
+    return {
+        "study": name,
+        "status": attributes.get("status"),
+        "evaluated": study.n_complete,
+        "failed": study.n_failed,
+        "planned": planned,
+        "fitness": f"val {study.fitness}",
+        "best": best,
+        "held_by": None if study.holder is None else str(study.holder),
+    }
 
 
 def study_summary(name: str, storage: str | None) -> Summary:

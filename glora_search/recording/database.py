@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from glora_search.errors import StorageError, StudyFileError, StudyNotFoundError
+from glora_search.errors import DamagedStudyError, StudyFileError, StudyNotFoundError
 from glora_search.recording import public_store
 from glora_search.recording.connection import Connection
 from glora_search.recording.lease import Holder
@@ -27,6 +28,8 @@ from glora_search.recording.trial_codec import JSON
 from glora_search.records import STUDY_NAME, Fitness
 from search_spaces import InvalidConfigError, SearchSpace
 
+_log = logging.getLogger(__name__)
+
 KNOWN_SCHEMAS: Final = frozenset({"v3.2.0.a"})
 """The revisions of Optuna's schema whose tables are written directly; of Optuna 5."""
 
@@ -43,21 +46,23 @@ class StudySummary:
 
     Args:
         name: The study's name.
-        fitness: What it optimises.
+        fitness: What it optimises; None where that cannot be read.
         n_complete: Subnets evaluated.
         n_failed: Evaluations that failed.
         best_value: The best fitness so far; None before the first complete evaluation.
         attributes: What was stored with the study, such as its status.
         holder: The process that drives it now; None where none does.
+        fault: Why it cannot be opened, in one line, and then the rest is empty; else None.
     """
 
     name: str
-    fitness: Fitness
-    n_complete: int
-    n_failed: int
-    best_value: float | None
+    fitness: Fitness | None = None
+    n_complete: int = 0
+    n_failed: int = 0
+    best_value: float | None = None
     attributes: dict[str, Any]
-    holder: Holder | None
+    holder: Holder | None = None
+    fault: str | None = None
 
 
 class Database:
@@ -173,11 +178,14 @@ class Database:
         return self._sweep(name, *studies[name])
 
     def list_sweeps(self) -> list[SweepSummary]:
-        """All sweeps, the oldest first."""
-        return [
-            self._sweep(name, *found).summary()
-            for name, found in self._studies(_SWEEP_KEY, SUFFIX).items()
-        ]
+        """All sweeps, the oldest first; a damaged one is left out, and logged."""
+        summaries = []
+        for name, found in self._studies(_SWEEP_KEY, SUFFIX).items():
+            try:
+                summaries.append(self._sweep(name, *found).summary())
+            except DamagedStudyError as error:
+                _log.warning("%s", error)
+        return summaries
 
     def _create(
         self,
@@ -209,7 +217,8 @@ class Database:
 
         Raises:
             StudyNotFoundError: There is none that is ours; the message names the nearest ones.
-            StorageError: What is stored with it cannot be read, or the database fails.
+            DamagedStudyError: What is stored with it cannot be read.
+            StorageError: The database fails.
         """
         studies = self._studies()
         if name not in studies:
@@ -217,23 +226,27 @@ class Database:
         return self._record(name, *studies[name])
 
     def list_studies(self) -> list[StudySummary]:
-        """All studies of ours, the oldest first."""
-        summaries = []
-        for name, (study_id, attributes) in self._studies().items():
+        """All studies of ours, the oldest first; damaged ones as well."""
+        return [self._summary(name, *found) for name, found in self._studies().items()]
+
+    def _summary(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> StudySummary:
+        own = {k: v for k, v in attributes.items() if not k.startswith(RESERVED)}
+        try:
             record = self._record(name, study_id, attributes)
-            tally = record.tally()
-            summaries.append(
-                StudySummary(
-                    name=name,
-                    fitness=record.fitness,
-                    n_complete=tally.n_complete,
-                    n_failed=tally.n_failed,
-                    best_value=tally.best_value,
-                    attributes={k: v for k, v in attributes.items() if not k.startswith(RESERVED)},
-                    holder=record.holder,
-                )
-            )
-        return summaries
+            tally, holder = record.tally(), record.holder
+        except DamagedStudyError as error:
+            told = str(error)
+            fault = told if name in told else f"study {name!r} is damaged: {told}"
+            return StudySummary(name=name, attributes=own, fault=fault)
+        return StudySummary(
+            name=name,
+            fitness=record.fitness,
+            n_complete=tally.n_complete,
+            n_failed=tally.n_failed,
+            best_value=tally.best_value,
+            attributes=own,
+            holder=holder,
+        )
 
     def _studies(
         self, mark: str = _FORMAT_KEY, suffix: str = ""
@@ -257,15 +270,15 @@ class Database:
         self, name: str, study_id: int, attributes: Mapping[str, Any], mark: str = _FORMAT_KEY
     ) -> StudyRecord:
         if attributes[mark] != _FORMAT:
-            raise StorageError(
+            raise DamagedStudyError(
                 f"study {name!r} is stored in format {attributes[mark]!r}; this version "
                 f"reads format {_FORMAT}: update glora-search"
             )
         try:
             space = SearchSpace.from_json(json.dumps(attributes[_SPACE_KEY]))
             fitness = Fitness(attributes[_FITNESS_KEY])
-        except (KeyError, ValueError, InvalidConfigError) as error:
-            raise StorageError(f"study {name!r} is damaged: {error}") from error
+        except (KeyError, ValueError, TypeError, AttributeError, InvalidConfigError) as error:
+            raise DamagedStudyError(f"study {name!r} is damaged: {error}") from error
         return StudyRecord(
             self._store(name, study_id, space=space, fitness=fitness),
             name=name,

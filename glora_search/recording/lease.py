@@ -25,7 +25,7 @@ from typing import Protocol
 
 import psutil
 
-from glora_search.errors import StorageError, StudyHeldError
+from glora_search.errors import DamagedStudyError, StorageError, StudyHeldError
 from glora_search.recording.store import FREE
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Holder:
         """The holder that the text of a lease row names; None where the study is free.
 
         Raises:
-            StorageError: The text is no lease.
+            DamagedStudyError: The text is no lease.
         """
         if text is None or text == FREE:
             return None
@@ -91,7 +91,7 @@ class Holder:
                 until=float(record["until"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"the lease of the study cannot be read: {error}") from error
+            raise DamagedStudyError(f"the lease of the study cannot be read: {error}") from error
 
     def to_json(self) -> str:
         """The text of the lease row."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from PIL import Image
 from tiny_study import N_SUBNETS, write_backbone, write_study
@@ -234,6 +235,28 @@ def test_a_study_that_another_process_drives(finished: Path, run: Run) -> None:
     assert "driven by another process" in ended.error
     assert f":{os.getpid()} holds it" in ended.error
     assert "decoding" not in ended.err, "told only after slow work"
+
+
+def test_one_damaged_study_hides_no_other(finished: Path, run: Run) -> None:
+    """Three ways to be damaged, a line for each; a program finds the lines as well."""
+    with Database("sqlite:///glora-search.db") as database:
+        sound = database.open_study("tiny")
+        for name in ("odd", "old", "held"):
+            made = database.create_study(
+                name, space=sound.space, fitness=sound.fitness, attributes=sound.attributes
+            )
+            made.set_attribute("finalists", [{"no": "finalist"}] if name == "odd" else [])
+    for name, key, value in (("old", "format", 99), ("held", "lease", {})):
+        by_hand = optuna.load_study(study_name=name, storage="sqlite:///glora-search.db")
+        by_hand.set_user_attr(f"glora_search:{key}", value)
+    ended = run("status")
+    assert ended.status == 0
+    assert f"{N_SUBNETS} of {N_SUBNETS}" in ended.out
+    damaged = [line for line in ended.out.splitlines() if line.startswith("damaged")]
+    assert [line.split("study ")[1].split("'")[1] for line in damaged] == ["odd", "old", "held"]
+    listed = json.loads(run("status", "--json").out)
+    assert [s["study"] for s in listed if "fault" not in s] == ["tiny"]
+    assert [s["status"] for s in listed] == ["complete", *["damaged"] * 3]
 
 
 def test_an_export_directory_that_is_not_empty(finished: Path, run: Run) -> None:

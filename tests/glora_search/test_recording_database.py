@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from recording_cases import LARGE_SPACE, SPACE, batch
 
 from glora_search.errors import (
+    DamagedStudyError,
     StorageError,
     StudyExistsError,
     StudyFileError,
@@ -152,11 +153,18 @@ def test_a_study_that_cannot_be_understood(database: Database) -> None:
         ("a", "format", 2, "study 'a' is stored in format 2; .*update glora-search"),
         ("b", "space", {"layers": []}, "study 'b' is damaged"),
         ("c", "fitness", "speed", "study 'c' is damaged"),
+        ("d", "space", None, "study 'd' is damaged"),
+        ("e", "space", ["layers"], "study 'e' is damaged"),
     ):
         create(database, name)
         study = optuna.load_study(study_name=name, storage=database._connection.storage)
         study.set_user_attr(f"glora_search:{key}", value)
-        with pytest.raises(StorageError, match=said):
+        with pytest.raises(DamagedStudyError, match=said):
             database.open_study(name)
-    with pytest.raises(StorageError, match="study 'a'"):
-        database.list_studies()
+    create(database, "sound")
+    *damaged, sound = database.list_studies()
+    assert (sound.name, sound.fault, sound.attributes) == ("sound", None, {"status": "new"})
+    assert [study.fault is not None and study.name in study.fault for study in damaged] == [
+        True
+    ] * 5
+    assert not any("\n" in (study.fault or "") for study in damaged)
