@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,6 +140,7 @@ def write_export(
     """
     check_export_directory(directory)
     directory = directory.resolve()
+    made = [folder for folder in directory.parents if not folder.exists()]
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -174,6 +176,9 @@ def write_export(
         raise ExportError(f"cannot export to {str(directory)!r}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # it is not empty: the export, or somebody else's, is in it
+            for folder in made:
+                folder.rmdir()
 
 
 def adapter_tensors(supernet: Supernet, subnet: SubnetConfig) -> dict[str, torch.Tensor]:

@@ -393,12 +393,12 @@ def test_a_failure_in_the_middle_leaves_nothing(
     (tmp_path / "empty").mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(export, "save_file", full)
-        for name in ("out", "empty"):
+        for name in ("out", "empty", "new/folders/out", "empty/new/out"):
             with pytest.raises(ExportError, match=r"cannot export to .*[Nn]o space left"):
                 exports["digits"].write(tmp_path / name)
-    assert seen == [{"model.safetensors", "config.json"}] * 2, "it failed in the middle"
+    assert seen == [{"model.safetensors", "config.json"}] * 4, "it failed in the middle"
     assert snapshot(tmp_path) == {"empty": None}
-    exports["digits"].write(tmp_path / "out")
+    exports["digits"].write(tmp_path / "new" / "folders" / "out")
 
 
 def test_a_path_below_a_file_is_one_clear_error(
