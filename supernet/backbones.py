@@ -212,16 +212,25 @@ def head_names(model: Any) -> list[str]:
 
 
 def input_size(model: Any) -> tuple[int, int, int]:
-    """(channels, height, width) of the images that the model was built for."""
-    config = model.pretrained_cfg
+    """(channels, height, width) of the images that the model was built for.
+
+    From the network itself where it tells it: timm's configuration goes on naming the pretraining's
+    size and 3 channels for a model made with `img_size` or `in_chans`. ImageNet's for a model that
+    says nothing.
+    """
+    config = getattr(model, "pretrained_cfg", None) or {}
     channels, height, width = config.get("input_size", (3, 224, 224))
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if size is not None:  # what img_size=... at its making has set
-        height, width = size
+    embed = getattr(model, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
     first = config.get("first_conv")
     if isinstance(first, str):
-        channels = model.get_submodule(first).in_channels
-    return channels, height, width
+        stem = model.get_submodule(first)
+    else:
+        modules = () if embed is None else embed.modules()
+        stem = next((m for m in modules if isinstance(m, nn.Conv2d)), None)
+    return getattr(stem, "in_channels", channels), height, width
 
 
 def find_layers(

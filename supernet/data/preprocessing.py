@@ -18,6 +18,7 @@ from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
+from supernet.backbones import input_size
 from supernet.errors import DataError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -73,8 +74,7 @@ class Preprocessing:
     def from_model(cls, model: nn.Module, **overrides: Any) -> Preprocessing:
         """The preprocessing that `model` was pretrained with: timm's `resolve_model_data_config`.
 
-        The size comes from the network itself where it tells it: timm's configuration goes on
-        naming the pretraining's size and 3 channels for a model made with `img_size` or `in_chans`.
+        The size is that of the network itself, see `input_size`.
 
         Args:
             model: A timm model; one without a `pretrained_cfg` gets timm's ImageNet defaults.
@@ -87,7 +87,7 @@ class Preprocessing:
         for name in overrides:
             _check_choice("the name of a preprocessing override", name, known)
         config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-        config["input_size"] = _network_input_size(model) or config["input_size"]
+        config["input_size"] = input_size(model)
         config |= overrides
         channels = config["input_size"][0]
         for name in ("mean", "std"):
@@ -146,15 +146,6 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
         return torch.tensor([255 * v for v in values], dtype=torch.float32, device=device).view(
             -1, 1, 1
         )
-
-
-def _network_input_size(model: nn.Module) -> tuple[int, int, int] | None:
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    stem = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if size is None or stem is None:
-        return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return stem.in_channels, height, width
 
 
 def _check_choice(what: str, value: str, accepted: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from small_networks import (
@@ -180,6 +181,9 @@ def test_input_size_is_that_of_the_built_network() -> None:
     """Not that of timm's pretraining configuration, which is 3 channels of 224 pixels."""
     assert input_size(with_args(VIT, in_chans=1, img_size=(16, 24)).build()) == (1, 16, 24)
     assert input_size(SWIN.build()) == (3, 32, 32)
+    with torch.device("meta"):  # one whose patch embedding does not say what it was made for
+        assert input_size(timm.create_model("volo_d1_384", in_chans=1)) == (1, 384, 384)
+    assert input_size(torch.nn.Linear(2, 2)) == (3, 224, 224)
 
 
 # Files
