@@ -102,11 +102,9 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     _tell_of_loading()
     from glora_search.demo import run_demo
-    from glora_search.interruption import Interruptible
-    from glora_search.progress import for_stderr
 
     try:
-        with Interruptible(for_stderr()) as progress:
+        with _watched() as progress:
             result = run_demo(out, overrides, progress=progress)
     except KeyboardInterrupt:
         _tell("interrupted; the same command goes on where it was")
@@ -237,14 +235,12 @@ def sweep(
         _submit(submission, address, as_json)
         return
     _tell_of_loading()
-    from glora_search.interruption import Interruptible
-    from glora_search.progress import for_stderr
     from glora_search.storage_url import shown_url
     from glora_search.sweeping import driving
     from glora_search.sweeping.summary import sweep_summary
 
     try:
-        with Interruptible(for_stderr()) as progress:
+        with _watched() as progress:
             found = driving.sweep(file, storage=storage, progress=progress)
     except KeyboardInterrupt:
         _tell(f"interrupted{_swept_so_far(file.study.name, storage)}")
@@ -456,13 +452,22 @@ def _submit(submission: Submission, address: str, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _resumable(name: str, storage: str | None) -> Iterator[Progress]:
-    """Progress on stderr; on an interruption, tell how to go on, if there is something to."""
+def _watched() -> Iterator[Progress]:
+    """Progress on stderr, where what libraries print goes as well (Ray tells of lost workers on
+    stdout, which is for results), and interruptions that do not get lost.
+    """
     from glora_search.interruption import Interruptible
     from glora_search.progress import for_stderr
 
+    with contextlib.redirect_stdout(sys.stderr), Interruptible(for_stderr()) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def _resumable(name: str, storage: str | None) -> Iterator[Progress]:
+    """Progress on stderr; on an interruption, tell how to go on, if there is something to."""
     try:
-        with Interruptible(for_stderr()) as progress:
+        with _watched() as progress:
             yield progress
     except KeyboardInterrupt:
         _tell(f"interrupted{_how_to_go_on(name, storage)}")

@@ -222,7 +222,8 @@ class Database:
         """
         studies = self._studies()
         if name not in studies:
-            raise StudyNotFoundError(self._not_found(name, list(studies)))
+            known = [*studies, *self._studies(_SWEEP_KEY, SUFFIX)]
+            raise StudyNotFoundError(self._not_found(name, known))
         return self._record(name, *studies[name])
 
     def list_studies(self) -> list[StudySummary]:

@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_search.errors import StorageError
+from glora_search.errors import DamagedStudyError
 from glora_search.recording.connection import Connection
 from glora_search.recording.patience import PATIENCE_S, Patience
 from glora_search.recording.study_record import StudyRecord
@@ -106,8 +106,13 @@ class SweepRecord:
         self._patience.attempt(lambda: self._add(trial))
 
     def trials(self) -> dict[int, SweepTrial]:
-        """Everything recorded, by Optuna's trial number."""
-        return {trial.number: _decode(trial) for trial in self.frozen_trials()}
+        """Everything recorded, by Optuna's trial number.
+
+        Raises:
+            DamagedStudyError: A trial cannot be read.
+            StorageError: The database fails.
+        """
+        return {trial.number: self._decode(trial) for trial in self.frozen_trials()}
 
     def frozen_trials(self) -> list[FrozenTrial]:
         """The same, as Optuna's samplers take them."""
@@ -132,6 +137,26 @@ class SweepRecord:
         frozen = _encode(trial, self._space())
         with self._connection.errors():
             self._optuna.add_trial(frozen)
+
+    def _decode(self, frozen: FrozenTrial) -> SweepTrial:
+        attributes = frozen.user_attrs
+        try:
+            return SweepTrial(
+                id=str(attributes[_ID]),
+                recipe=frozen.params,
+                state=_WORDS[frozen.state],
+                losses=frozen.intermediate_values,
+                top1=attributes.get("top1"),
+                epochs=int(attributes["epochs_trained"]),
+                train_s=float(attributes["train_s"]),
+                worker=str(attributes["worker"]),
+                error_type=attributes.get("error_type"),
+                error=attributes.get("error"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedStudyError(
+                f"{self.name!r}, trial {frozen.number} is damaged: {type(error).__name__}: {error}"
+            ) from error
 
     def _space(self) -> dict[str, BaseDistribution]:
         stored: dict[str, str] = self.study.attributes[SPACE_KEY]
@@ -160,22 +185,3 @@ def _encode(trial: SweepTrial, space: Distributions) -> FrozenTrial:
     frozen.datetime_complete = datetime.now()
     frozen.datetime_start = frozen.datetime_complete - timedelta(seconds=trial.train_s)
     return frozen
-
-
-def _decode(frozen: FrozenTrial) -> SweepTrial:
-    attributes = frozen.user_attrs
-    try:
-        return SweepTrial(
-            id=str(attributes[_ID]),
-            recipe=frozen.params,
-            state=_WORDS[frozen.state],
-            losses=frozen.intermediate_values,
-            top1=attributes.get("top1"),
-            epochs=int(attributes["epochs_trained"]),
-            train_s=float(attributes["train_s"]),
-            worker=str(attributes["worker"]),
-            error_type=attributes.get("error_type"),
-            error=attributes.get("error"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"trial {frozen.number} of the sweep is damaged: {error}") from error

@@ -10,7 +10,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from recording_cases import SPACE, batch
 
-from glora_search.errors import StorageError, StudyExistsError, StudyHeldError, StudyNotFoundError
+from glora_search.errors import (
+    DamagedStudyError,
+    StudyExistsError,
+    StudyHeldError,
+    StudyNotFoundError,
+)
 from glora_search.recording import Database, SweepRecord
 from glora_search.records import STUDY_NAME, Fitness
 from glora_search.summary import database_summary
@@ -110,6 +115,8 @@ def test_no_study_can_be_called_so(database: Database, record: SweepRecord) -> N
     assert database.list_studies() == []
     with pytest.raises(StudyNotFoundError):
         database.open_study("cats/sweep")
+    with pytest.raises(StudyNotFoundError, match="nearest: cats/sweep"):
+        database.open_study("cats")
     database.create_study("cats", space=SPACE, fitness=Fitness.LOSS, attributes={})
     database.create_study("cats.sweep", space=SPACE, fitness=Fitness.LOSS, attributes={})
     assert [study.name for study in database.list_studies()] == ["cats", "cats.sweep"]
@@ -148,8 +155,9 @@ def test_a_trial_that_somebody_damaged(record: SweepRecord, database_url: str) -
     study.add_trial(optuna.trial.create_trial(value=0.1))
     assert record.trials() == dict(enumerate(TRIALS))
     study.add_trial(optuna.trial.create_trial(value=0.1, user_attrs={"id": "x"}))
-    with pytest.raises(StorageError, match="trial 5 of the sweep is damaged"):
+    with pytest.raises(DamagedStudyError, match="'cats/sweep', trial 5 is damaged"):
         record.trials()
+    assert database_summary(database_url).document == [], "the list is not lost with it"
 
 
 def test_status_shows_it_beside_studies(

@@ -7,11 +7,14 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from tiny_study import write_study
 
@@ -84,8 +87,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_interrupted_and_continued(tmp_path: Path, run: Run) -> None:
-    """Ctrl-C after three trials; the rest of them by the same command. One recipe diverges, and
-    what learns nothing is stopped. The best recipe gives `launch` the supernet that was scored.
+    """Ctrl-C after three trials; the rest of them by the same command, with SIGKILL of a worker.
+    One recipe diverges, and what learns nothing is stopped. The best recipe gives `launch` the
+    supernet that was scored.
     """
     write_study(
         tmp_path,
@@ -113,8 +117,10 @@ def test_interrupted_and_continued(tmp_path: Path, run: Run) -> None:
         None,
     )
 
-    ended = run("sweep", "study.toml", "--json")
+    with killing_a_worker() as killed:
+        ended = run("sweep", "study.toml", "--json")
     assert ended.status == 0, ended.err
+    assert killed, "it was over before anybody was killed"
     trials = optuna.load_study(study_name="tiny/sweep", storage=url).trials
     assert len(trials) == 8
     assert trials[:3] == before
@@ -154,3 +160,28 @@ def loss_of_launch(folder: Path, overrides: list[str]) -> float:
     supernet = train_or_load_supernet(materials, Silent())
     found = evaluate_subnets(supernet, subnets, materials.val)
     return round(sum(each.loss for each in found) / len(found), 6)
+
+
+@contextlib.contextmanager
+def killing_a_worker() -> Iterator[list[int]]:
+    """SIGKILL to the first process that holds a trial."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set() and not killed:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if "ImplicitFunc" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+                        break
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
