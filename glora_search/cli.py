@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -22,6 +22,19 @@ from search_spaces.errors import GLoRASearchError
 if TYPE_CHECKING:
     from glora_search.progress import Progress
     from glora_search.submitting import Submission
+
+Verb = TypeVar("Verb", bound=Callable[..., None])
+
+
+class Shown(Protocol):
+    """The result of a verb."""
+
+    def to_json(self) -> Any:
+        """For programs."""
+
+    def render(self) -> None:
+        """Print it for people."""
+
 
 _STORAGE_HELP = (
     "Database URL, such as sqlite:///studies.db or postgresql://user@host/name. "
@@ -47,6 +60,24 @@ _dashboard = click.option(
     metavar="http://HOST:8265",
     help="Dashboard of the cluster where the job runs.",
 )
+
+
+def _running(overridden: str) -> Callable[[Verb], Verb]:
+    """The options of a verb that runs here, or as a job of a cluster.
+
+    Args:
+        overridden: What `--set` may override.
+    """
+    override = click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"Override {overridden}."
+    )
+
+    def with_options(verb: Verb) -> Verb:
+        for option in (_as_json, _address, _storage, override):  # the last is shown first
+            verb = option(verb)
+        return verb
+
+    return with_options
 
 
 @click.group(
@@ -109,7 +140,7 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     except KeyboardInterrupt:
         _tell("interrupted; the same command goes on where it was")
         sys.exit(130)
-    _show(result.to_json(), result.render, as_json)
+    _show(result, as_json)
 
 
 @cli.command(short_help="Print a commented study file.")
@@ -132,17 +163,8 @@ Examples:
 """,
 )
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the study file.",
-)
-@_storage
-@_address
+@_running("a key of the study file")
 @_check_paths
-@_as_json
 def launch(
     study: Path,
     overrides: tuple[str, ...],
@@ -178,8 +200,7 @@ def launch(
 
     with _resumable(file.study.name, storage) as progress:
         result = driving.launch(file, storage=storage, progress=progress)
-    summary = result_summary(result)
-    _show(summary.to_json(), summary.render, as_json)
+    _show(result_summary(result), as_json)
 
 
 @cli.command(
@@ -193,17 +214,8 @@ Examples:
 """,
 )
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the study file.",
-)
-@_storage
-@_address
+@_running("a key of the study file")
 @_check_paths
-@_as_json
 def sweep(
     study: Path,
     overrides: tuple[str, ...],
@@ -250,7 +262,7 @@ def sweep(
     if storage is not None:
         words += ["--storage", shown_url(storage)]
     summary = sweep_summary(found, words)
-    _show(summary.to_json(), summary.render, as_json)
+    _show(summary, as_json)
 
 
 @cli.command(
@@ -263,16 +275,7 @@ Examples:
 """,
 )
 @click.argument("name")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of cluster or export, or another that does not change what is found.",
-)
-@_storage
-@_address
-@_as_json
+@_running("a key of cluster or export, or another that does not change what is found")
 def resume(
     name: str, overrides: tuple[str, ...], storage: str | None, address: str | None, as_json: bool
 ) -> None:
@@ -291,8 +294,7 @@ def resume(
 
     with _resumable(name, storage) as progress:
         result = driving.resume(name, overrides=overrides, storage=storage, progress=progress)
-    summary = result_summary(result)
-    _show(summary.to_json(), summary.render, as_json)
+    _show(result_summary(result), as_json)
 
 
 @cli.command(
@@ -323,7 +325,7 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
 
         jobs = Jobs(address)
         told = jobs_summary(jobs.all(), address) if name is None else job_summary(jobs.get(name))
-        _show(told.to_json(), told.render, as_json)
+        _show(told, as_json)
         return
     from glora_search.summary import database_summary, study_summary
     from glora_search.sweeping.summary import sweep_status
@@ -334,7 +336,7 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
         summary = sweep_status(name.removesuffix("/sweep"), storage)
     else:
         summary = study_summary(name, storage)
-    _show(summary.to_json(), summary.render, as_json)
+    _show(summary, as_json)
 
 
 @cli.command(
@@ -379,7 +381,7 @@ def stop(job: str, address: str, as_json: bool) -> None:
 
     jobs = Jobs(address)
     told = job_summary(jobs.stop(jobs.get(job)))
-    _show(told.to_json(), told.render, as_json)
+    _show(told, as_json)
 
 
 @cli.command(
@@ -409,7 +411,7 @@ def export(name: str, out: Path, trial: int | None, storage: str | None, as_json
 
     exported = exporting.export(name, out, trial=trial, storage=storage, progress=for_stderr())
     summary = export_summary(exported)
-    _show(summary.to_json(), summary.render, as_json)
+    _show(summary, as_json)
 
 
 @cli.command(
@@ -446,7 +448,7 @@ def _submit(submission: Submission, address: str, as_json: bool) -> None:
     jobs = Jobs(address)
     job = submission.send(jobs)
     told = submitted_summary(jobs, job, submission.study)
-    _show(told.to_json(), told.render, as_json)
+    _show(told, as_json)
     for verb in ("status", "logs", "stop"):
         _tell(f"  glora-search {verb} {job} --address {jobs.address}")
 
@@ -503,11 +505,11 @@ def _with_address(overrides: tuple[str, ...], address: str | None) -> tuple[str,
     return overrides if address is None else (*overrides, f'cluster.address="{address}"')
 
 
-def _show(document: Any, render: Callable[[], None], as_json: bool) -> None:
+def _show(result: Shown, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        render()
+        result.render()
 
 
 def _tell_of_loading() -> None:
