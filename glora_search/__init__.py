@@ -1,6 +1,6 @@
 """The service: study files, proposals, evaluators, the database, and the loop that joins them.
 
-`launch`, `resume` and `export` are the three commands as functions. They are imported when they are
+`launch`, `resume`, `export` and `sweep` are the commands as functions. They are imported when they are
 asked for, so that `import glora_search` and the command line's help stay quick.
 """
 
@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from glora_search.driving import launch, resume
     from glora_search.exporting import export
     from glora_search.study_file import load_study_file
+    from glora_search.sweeping.driving import sweep
 
-__all__ = ["export", "launch", "load_study_file", "resume"]
+__all__ = ["export", "launch", "load_study_file", "resume", "sweep"]
 
 _HOMES = {
     "export": "glora_search.exporting",
     "launch": "glora_search.driving",
     "resume": "glora_search.driving",
     "load_study_file": "glora_search.study_file",
+    "sweep": "glora_search.sweeping.driving",
 }
 
 

@@ -258,7 +258,8 @@ def sweep(
         _tell(f"interrupted{_swept_so_far(file.study.name, storage)}")
         sys.exit(130)
     words = ["glora-search", "launch", str(study)]
-    words += [word for override in overrides for word in ("--set", override)]
+    kept = [override for override in overrides if not override.strip().startswith("sweep.")]
+    words += [word for override in kept for word in ("--set", override)]
     if storage is not None:
         words += ["--storage", shown_url(storage)]
     summary = sweep_summary(found, words)
@@ -498,7 +499,7 @@ def _swept_so_far(name: str, storage: str | None) -> str:
             done = len(database.open_sweep(name).trials())
     except GLoRASearchError:
         return " before anything was recorded"
-    return f"; {done} trials are recorded, and the same command goes on"
+    return f"; trials recorded: {done}. The same command goes on"
 
 
 def _with_address(overrides: tuple[str, ...], address: str | None) -> tuple[str, ...]:

@@ -106,8 +106,8 @@ def run_tune(package: list[Any], plan: Plan, ended: Any) -> None:
         tune.Tuner(
             tune.with_parameters(resources, package=package),
             tune_config=tune.TuneConfig(
-                search_alg=_search(plan),
-                scheduler=_scheduler(plan),
+                search_alg=make_search(plan),
+                scheduler=make_scheduler(plan),
                 num_samples=plan.n,
                 max_concurrent_trials=plan.concurrent,
                 reuse_actors=True,
@@ -133,7 +133,7 @@ def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _scheduler(plan: Plan) -> ASHAScheduler:
+def make_scheduler(plan: Plan) -> ASHAScheduler:
     """ASHA, which has seen the trials that ended earlier."""
     scheduler = ASHAScheduler(
         time_attr=_PERCENT,
@@ -155,7 +155,7 @@ def _scheduler(plan: Plan) -> ASHAScheduler:
     return scheduler
 
 
-def _search(plan: Plan) -> OptunaSearch:
+def make_search(plan: Plan) -> OptunaSearch:
     """Optuna's TPE, which knows the trials that ended earlier."""
     storage, name = optuna.storages.InMemoryStorage(), "sweep"
     study = optuna.create_study(storage=storage, study_name=name)

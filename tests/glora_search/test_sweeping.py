@@ -105,7 +105,7 @@ def test_interrupted_and_continued(tmp_path: Path, run: Run) -> None:
     )
     ended = run("sweep", "study.toml", interrupted_after=3)
     assert ended.status == 130
-    assert "3 trials are recorded, and the same command goes on" in ended.err
+    assert "trials recorded: 3. The same command goes on" in ended.err
     url = f"sqlite:///{tmp_path / 'glora-search.db'}"
     before = optuna.load_study(study_name="tiny/sweep", storage=url).trials
     assert len(before) == 3
