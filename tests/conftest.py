@@ -1,12 +1,7 @@
 """What holds for the whole test session."""
 
-import sys
+import os
 
-import pytest
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small networks are fastest on one thread, and sums are added up in one order."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
+# Of this process and all that it starts, before any of them imports torch: small networks are
+# fastest on one thread, sums are added up in one order, and other tests want the cores as well.
+os.environ["OMP_NUM_THREADS"] = "1"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from glora_search.study_file import parse_study
@@ -86,6 +85,3 @@ def found(outcomes: list[Any]) -> list[tuple[Any, ...]]:
         (*o.candidate.place, o.candidate.subnet.digest, o.candidate.operator, o.loss, o.top1)
         for o in outcomes
     ]
-
-
-torch.set_num_threads(1)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_server import Running, script
 
 FOLDER = Path(__file__).parent
 VIT = ("--model", "vit_tiny_patch16_224")
@@ -37,16 +36,10 @@ def test_every_benchmark_is_run_here() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SMALL)
-def test_a_benchmark_prints_one_json_line(script: str) -> None:
-    done = subprocess.run(
-        [sys.executable, FOLDER / script, *SMALL[script]],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    (line,) = done.stdout.splitlines()
+@pytest.mark.parametrize("name", SMALL)
+def test_a_benchmark_prints_one_json_line(name: str, tmp_path: Path) -> None:
+    running = Running(script, str(FOLDER / name), *SMALL[name], folder=tmp_path)
+    running.succeed()
+    (line,) = running.output.splitlines()
     figures: dict[str, Any] = json.loads(line)
     assert {"benchmark", "command", "machine", "device", "versions", "commit"} <= figures.keys()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_server import Running, glora_search, wait_until
 from tiny_study import found, study, write_study
 
 from glora_search.driving import SearchResult, launch, resume
@@ -23,7 +22,6 @@ LONG: dict[str, dict[str, Any]] = {
     "supernet": {"epochs": 60},
     "search": {"generations": 30, "flush_every": 2},
 }
-PATIENCE_S = 120.0
 
 
 def storage(folder: Path) -> str:
@@ -56,27 +54,10 @@ def test_one_worker_equals_two_workers_equals_none(tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in exports}) == 1
 
 
-def start(folder: Path, **sections: dict[str, Any]) -> subprocess.Popen[str]:
+def start(folder: Path, **sections: dict[str, Any]) -> Running:
     """`glora-search launch` in a process of its own."""
-    command = [sys.executable, "-m", "glora_search", "launch", str(write_study(folder, **sections))]
-    return subprocess.Popen(
-        [*command, "--storage", storage(folder)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if process.poll() is not None:
-            raise AssertionError(f"it ended by itself: {process.communicate()[1]}")
-        if time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError("it did not come so far")
-        time.sleep(0.002)
+    file = write_study(folder, **sections)
+    return Running(glora_search, "launch", str(file), "--storage", storage(folder), folder=folder)
 
 
 def in_training(folder: Path) -> Callable[[], bool]:
@@ -101,9 +82,8 @@ def test_resume_after_sigkill(
 ) -> None:
     """Every (generation, index, digest, value) and the winner are those of an undisturbed run."""
     process = start(tmp_path, **LONG)
-    wait_until(stage(tmp_path), process)
+    assert wait_until(stage(tmp_path), process, poll_s=0.002), process.errors
     process.kill()
-    process.wait()
     with Database.open(storage(tmp_path), create=False) as database:
         kept = found(database.open_study("tiny").history())
     assert len(kept) < len(undisturbed.outcomes), "it was over before it was killed"
@@ -122,10 +102,10 @@ def test_interrupted_politely(
 ) -> None:
     """Ctrl-C: status 130, what to type to go on, everything that had arrived recorded."""
     process = start(tmp_path, **LONG)
-    wait_until(in_search(tmp_path), process)
-    process.send_signal(number)
-    _, err = process.communicate()
-    assert process.returncode == 130, err
+    assert wait_until(in_search(tmp_path), process, poll_s=0.002), process.errors
+    process.signal(number)
+    assert process.wait() == 130, process.errors
+    err = process.errors
     assert "glora-search resume tiny" in err
     assert "Traceback" not in err
     with Database.open(storage(tmp_path), create=False) as database:

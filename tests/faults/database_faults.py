@@ -7,10 +7,11 @@ import threading
 import time
 from contextlib import closing
 
+from fork_server import wait_until
 from laboratory import Laboratory, NotHereError, Sections, Verdict
 from own_postgres import missing, own_postgres
 from process_faults import driver_killed
-from program import Program, wait_until
+from program import Program
 
 
 def _need_server() -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fork_server import Running, wait_until
 from laboratory import Laboratory, NotHereError, Sections, Verdict
-from program import Program, Running, wait_until
+from program import Program
 
 _NO_SPACE = ("No space left", "disk is full", "disk I/O error")
 _READ_ONLY = ("Read-only file system", "readonly database", "unable to open database file")

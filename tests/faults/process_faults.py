@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
+from fork_server import Running, wait_until
 from laboratory import Laboratory, Sections, Verdict
-from program import Program, Running, wait_until
+from program import Program
 
 _SLOW = {"sleep_s": 0.02}
 

@@ -1,117 +1,23 @@
-"""The program as a process: launched, watched through the database, and disturbed.
-
-Each is forked from a server that has torch, timm and Ray imported, and runs the command line's
-`main` with a process id, standard streams and signals of its own: it costs a fork, not ten seconds.
-"""
+"""The program as a process: launched, watched through the database, and disturbed."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import json
-import multiprocessing
 import os
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from fork_server import Running, glora_search
 from tiny_study import found, write_study
 
 from glora_search.errors import StorageError, StudyNotFoundError
 from glora_search.recording import Database
 
 HOOKS: Final = Path(__file__).parent / "hooks"
-PATIENCE_S: Final = 300.0
-_POLL_S: Final = 0.05
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    [
-        "program",
-        "alembic.config",
-        "psycopg",
-        "timm",
-        "glora_search.driving",
-        "glora_search.evaluating.ray_actors",
-        "glora_search.interruption",
-        "glora_search.recording.table_store",
-        "glora_search.summary",
-    ]
-)
-
-
-class Running:
-    """One run of `glora-search`, under way."""
-
-    def __init__(self, words: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self._errors = folder / f"stderr-{time.monotonic_ns()}.txt"
-        self._process = _PROCESSES.Process(
-            target=_main, args=(words, str(folder), str(self._errors), environment)
-        )
-        self._process.start()
-
-    @property
-    def pid(self) -> int:
-        pid = self._process.pid
-        assert pid is not None
-        return pid
-
-    @property
-    def is_over(self) -> bool:
-        return not self._process.is_alive()
-
-    @property
-    def errors(self) -> str:
-        """What it has said on stderr."""
-        return self._errors.read_text() if self._errors.exists() else ""
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        self._process.kill()
-        self._process.join()
-
-    def wait(self) -> int:
-        """Its exit status, once it has ended by itself."""
-        self._process.join(PATIENCE_S)
-        if self._process.exitcode is None:
-            self.kill()
-            raise TimeoutError(f"it does not end: {self.errors[-2000:]}")
-        return self._process.exitcode
-
-    def succeed(self) -> None:
-        """Wait, and insist that it ended well."""
-        if status := self.wait():
-            raise AssertionError(f"exit status {status}: {self.errors[-2000:]}")
-
-    def fail(self, *words: str) -> str:
-        """Wait, and insist on status 1 and one clear line that holds `words`; returns the line."""
-        status = self.wait()
-        lines = [line for line in self.errors.splitlines() if line.startswith("error: ")]
-        if status != 1 or len(lines) != 1 or "Traceback" in self.errors:
-            raise AssertionError(f"exit status {status}: {self.errors[-2000:]}")
-        if not any(word in lines[0] for word in words):
-            raise AssertionError(f"not told: {words}, but {lines[0]}")
-        return lines[0]
-
-
-def _main(words: list[str], folder: str, errors: str, environment: dict[str, str]) -> None:
-    """Be `glora-search`, in a process that a fork server has made."""
-    with Path(errors).open("w") as stream:
-        os.dup2(stream.fileno(), 2)
-        os.dup2(stream.fileno(), 1)
-    os.environ.update(environment)
-    os.chdir(folder)
-    if str(HOOKS) in environment.get("PYTHONPATH", ""):
-        sys.path.insert(0, str(HOOKS))
-        importlib.import_module("sitecustomize")  # which installs itself
-    sys.argv = ["glora-search", *words]
-    from glora_search.cli import main
-
-    main()
 
 
 class Program:
@@ -150,7 +56,8 @@ class Program:
         return self._run("resume", self.name, *words)
 
     def _run(self, *words: str) -> Running:
-        return Running([*words, "--storage", self.storage], self.folder, self._environment)
+        words = (*words, "--storage", self.storage)
+        return Running(glora_search, *words, folder=self.folder, environment=self._environment)
 
     def with_fault(self, fault: dict[str, Any] | None) -> Program:
         """The same study, driven with another fault."""
@@ -210,21 +117,9 @@ class Program:
 
 
 def _environment(fault: dict[str, Any] | None) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": "1"}
+    environment: dict[str, str] = {}
     if fault:
         paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         environment["GLORA_SEARCH_TEST_FAULT"] = json.dumps(fault)
     return environment
-
-
-def wait_until(condition: Callable[[], bool], running: Running) -> bool:
-    """Whether it came true before the run was over."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if running.is_over:
-            return False
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not come so far: {running.errors[-2000:]}")
-        time.sleep(_POLL_S)
-    return True

@@ -1,11 +1,7 @@
-"""Other processes for the tests of `glora_search.recording`: they hold, flush, and are killed.
-
-They come from a fork server that has the imports done: one costs a fork and not two seconds.
-"""
+"""Other processes for the tests of `glora_search.recording`: they hold, flush, and are killed."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -14,16 +10,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import sqlalchemy as sa
+from fork_server import PROCESSES
 from recording_cases import batch
 
 from glora_search.errors import StudyHeldError
 from glora_search.recording import Database
 from search_spaces import SearchSpace
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    ["glora_search.recording.table_store", "recording_cases", "alembic.config", "psycopg"]
-)
 PATIENCE_S = 60.0
 
 
@@ -31,8 +24,8 @@ class Child:
     """A running process, and this end of a pipe to it."""
 
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
-        self.pipe, theirs = _PROCESSES.Pipe()
-        self.process = _PROCESSES.Process(target=target, args=(theirs, *arguments), daemon=True)
+        self.pipe, theirs = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(target=target, args=(theirs, *arguments), daemon=True)
         self.process.start()
         theirs.close()
 
