@@ -1,7 +1,7 @@
 """The service: study files, proposals, evaluators, the database, and the loop that joins them.
 
-`launch`, `resume`, `export` and `sweep` are the commands as functions. They are imported when they are
-asked for, so that `import glora_search` and the command line's help stay quick.
+`launch`, `resume`, `export` and `sweep` are the commands as functions. They are imported when they
+are asked for, so that `import glora_search` and the command line's help stay quick.
 """
 
 from __future__ import annotations
