@@ -31,7 +31,7 @@ class LoopSettings:
     """How the loop behaves; none of it changes what a search finds.
 
     Args:
-        max_failures: Failed evaluations that are borne; one more ends the search.
+        max_failures: Failed evaluations at which the search ends.
         flush_every: Outcomes after which a batch is handed to the writer.
         flush_s: Seconds after which a batch is handed to the writer, full or not; looked at as
             outcomes arrive.
@@ -73,7 +73,7 @@ def run_search(
         All outcomes of the study, sorted by generation and index.
 
     Raises:
-        TooManyFailuresError: More than loop.max_failures evaluations failed; all are recorded.
+        TooManyFailuresError: loop.max_failures evaluations failed; all are recorded.
         StorageError: The database holds another subnet where this seed proposes one, or a batch
             could not be written: raised when the next outcome arrives, and once what has arrived
             was offered to the database again.
@@ -200,7 +200,7 @@ def _is_recorded(candidate: Candidate, recorded: dict[tuple[int, int], Outcome])
 
 
 def _check_failures(failed: list[Outcome], max_failures: int) -> None:
-    if len(failed) > max_failures:
+    if len(failed) >= max_failures:
         last = failed[-1]
         raise TooManyFailuresError(
             f"{len(failed)} evaluations failed, search.max_failures is {max_failures}; the last "

@@ -292,7 +292,7 @@ class SearchSection(Section):
     batch_size: Count = 256
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     finalists: CountOrZero = 10
-    max_failures: CountOrZero = 10
+    max_failures: Count = 10
     flush_every: Count = 50
     flush_s: Positive = 5.0
 

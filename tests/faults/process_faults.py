@@ -197,12 +197,12 @@ def _faulty(
 
 
 def too_many_deadly_candidates(lab: Laboratory) -> Verdict:
-    """More of them than `max_failures` allows end the search, which says so; all are recorded.
+    """As many of them as `max_failures` says end the search, which says so; all are recorded.
 
     Resumed with none of them deadly any more, it goes on; those that failed stay failed, so the
     winner is compared with a run that failed there as well.
     """
-    borne = 10 if lab.full else 1
+    borne = 10 if lab.full else 2
     sections: Sections = {
         **lab.sections,
         "search": {**lab.sections["search"], "max_failures": borne},

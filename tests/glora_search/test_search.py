@@ -21,7 +21,7 @@ from glora_search.search import LoopSettings, run_search
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(population=10, generations=3, parents=4, mutations=4, crossovers=4)
-LOOP = LoopSettings(max_failures=0, flush_every=4)
+LOOP = LoopSettings(max_failures=1, flush_every=4)
 N = SETTINGS.n_candidates
 
 
@@ -172,7 +172,7 @@ def test_a_failure_is_recorded_and_not_tried_again(tmp_path) -> None:
     """The search goes on without it, and a resume leaves it as it is."""
     url = f"sqlite:///{tmp_path / 'x.db'}"
     make_study(url)
-    loop = LoopSettings(max_failures=2)
+    loop = LoopSettings(max_failures=3)
     first = drive(url, Table(failing=[(0, 3), (2, 1)]), loop=loop)
     assert [o.candidate.place for o in first if o.failed] == [(0, 3), (2, 1)]
     again = Table()
@@ -183,8 +183,8 @@ def test_a_failure_is_recorded_and_not_tried_again(tmp_path) -> None:
 def test_too_many_failures_end_the_search_with_all_of_them_recorded(tmp_path) -> None:
     url = f"sqlite:///{tmp_path / 'x.db'}"
     make_study(url)
-    with pytest.raises(TooManyFailuresError, match=r"3 .*max_failures is 2; .*told to"):
-        drive(url, Table(failing=[(1, i) for i in range(9)]), loop=LoopSettings(max_failures=2))
+    with pytest.raises(TooManyFailuresError, match=r"3 .*max_failures is 3; .*told to"):
+        drive(url, Table(failing=[(1, i) for i in range(9)]), loop=LoopSettings(max_failures=3))
     assert sum(o.failed for o in recorded(url)) == 3
 
 
@@ -196,11 +196,11 @@ def test_a_resume_bears_no_more_failures_than_a_launch(tmp_path) -> None:
         drive(
             url,
             Table(failing=[(0, i) for i in range(10)], interrupt_after=5),
-            loop=LoopSettings(max_failures=9),
+            loop=LoopSettings(max_failures=10),
         )
     again = Table()
     with pytest.raises(TooManyFailuresError, match="5 evaluations failed"):
-        drive(url, again, loop=LoopSettings(max_failures=4))
+        drive(url, again, loop=LoopSettings(max_failures=5))
     assert again.given == 1
 
 

@@ -20,7 +20,7 @@ SPACE = vit_space(2)
 SETTINGS = SearchSettings(
     mode="steady-state", population=10, generations=3, parents=4, mutations=4, crossovers=4
 )
-LOOP = LoopSettings(max_failures=0, flush_every=4)
+LOOP = LoopSettings(max_failures=1, flush_every=4)
 N = SETTINGS.n_candidates
 ALL_PLACES = [(g, i) for g in range(4) for i in range(10)]
 
@@ -141,9 +141,9 @@ def test_failures_are_borne_up_to_their_limit(tmp_path) -> None:
     url = f"sqlite:///{tmp_path / 'x.db'}"
     make_study(url)
     failing = [(1, 0), (1, 5), (2, 2)]
-    with pytest.raises(TooManyFailuresError, match=r"3 .*max_failures is 2; .*told to"):
-        drive(url, Table(failing=failing), LoopSettings(max_failures=2))
+    with pytest.raises(TooManyFailuresError, match=r"3 .*max_failures is 3; .*told to"):
+        drive(url, Table(failing=failing), LoopSettings(max_failures=3))
     assert sum(o.failed for o in recorded(url)) == 3
-    outcomes = drive(url, Table(failing=failing), LoopSettings(max_failures=3))
+    outcomes = drive(url, Table(failing=failing), LoopSettings(max_failures=4))
     assert [o.candidate.place for o in outcomes if o.failed] == failing
     assert [o.candidate.place for o in outcomes] == ALL_PLACES
