@@ -27,8 +27,8 @@ from glora_search.storage_url import driver_url
 from glora_search.study_file import load_study_file
 from glora_search.study_sections import StudyFile
 from glora_search.sweep_section import SWEPT
+from glora_search.sweep_trial import SweepTrial
 from glora_search.sweeping.recipes import swept_space, written_recipe
-from glora_search.sweeping.records import SweepTrial
 from glora_search.sweeping.trial import TrialPackage, scored_subnets
 from glora_search.sweeping.tuning import Plan, run_tune
 from search_spaces import GLoRASearchError

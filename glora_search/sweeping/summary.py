@@ -10,7 +10,7 @@ from glora_search.recording import Database, SweepSummary
 from glora_search.storage_url import resolve_storage
 from glora_search.summary import Summary
 from glora_search.sweep_section import SWEPT
-from glora_search.sweeping.records import SweepTrial
+from glora_search.sweep_trial import SweepTrial
 
 _COLUMNS: Final = ("trial", *SWEPT, "trained", "val loss", "val top-1", "seconds", "")
 LAUNCH: Final = ("glora-search", "launch", "STUDY.toml")

@@ -21,8 +21,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.evaluating.ray_cluster import ray
+from glora_search.sweep_trial import State, SweepTrial
 from glora_search.sweeping.recipes import step_of
-from glora_search.sweeping.records import State, SweepTrial
 
 # Read by Ray Tune: nothing but the queue takes what it tells.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

@@ -19,7 +19,7 @@ from glora_search.errors import (
 from glora_search.recording import Database, SweepRecord
 from glora_search.records import STUDY_NAME, Fitness
 from glora_search.summary import database_summary
-from glora_search.sweeping.records import SweepTrial
+from glora_search.sweep_trial import SweepTrial
 from glora_search.sweeping.summary import sweep_status, sweep_summary
 
 SWEPT = {
