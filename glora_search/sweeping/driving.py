@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,10 @@ from glora_search.errors import (
 )
 from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
 from glora_search.prepare import Materials, check_fingerprints, prepare
-from glora_search.progress import Progress, Silent
+from glora_search.progress import Bar, Progress, Silent
 from glora_search.provenance import machine, versions
 from glora_search.recording import Database, SweepRecord, SweepSummary
+from glora_search.recording.shielding import shielded
 from glora_search.storage_url import driver_url
 from glora_search.study_file import load_study_file
 from glora_search.study_sections import StudyFile
@@ -30,7 +31,7 @@ from glora_search.sweep_section import SWEPT
 from glora_search.sweep_trial import SweepTrial
 from glora_search.sweeping.recipes import swept_space, written_recipe
 from glora_search.sweeping.trial import TrialPackage, scored_subnets
-from glora_search.sweeping.tuning import Plan, run_tune
+from glora_search.sweeping.tuning import Plan, Rung, run_tune
 from search_spaces import GLoRASearchError
 from supernet.training import derive_seed
 
@@ -187,23 +188,35 @@ def gpus_for(trials: int, gpus: int) -> float:
     return math.floor(1e4 / math.ceil(trials / gpus)) / 1e4  # as fine as Ray counts
 
 
-@dataclass
 class _Told:
-    """Counts trials, and shows the best of them on a bar."""
+    """Counts trials, and shows on a bar how the best and those under way stand."""
 
-    update: Callable[[int, str], None]
-    n: int = 0
-    best: SweepTrial | None = None
+    def __init__(self, bar: Bar, n: int) -> None:
+        self._bar, self._n, self._done = bar, n, 0
+        self._best: SweepTrial | None = None
+        self._last = ""
 
-    def take(self, trial: SweepTrial) -> None:
-        self.n += 1
-        if trial.state == "complete" and (self.best is None or trial.rank < self.best.rank):
-            self.best = trial
-        self.show()
+    def take(self, news: SweepTrial | Rung) -> None:
+        """A trial has ended, or has come so far."""
+        if isinstance(news, Rung):
+            self._last = f"at {news.percent} % {news.loss:.4f}"
+            return
+        self._done += 1
+        if news.state == "complete" and (self._best is None or news.rank < self._best.rank):
+            self._best = news
+
+    @property
+    def under_way(self) -> bool:
+        """Whether trials are missing."""
+        return self._done < self._n
 
     def show(self) -> None:
-        loss = None if self.best is None else self.best.loss
-        self.update(self.n, "" if loss is None else f"best val loss {loss:.4f}")
+        """Move the bar, which also looks for an interruption."""
+        best = None if self._best is None else self._best.loss
+        told = [] if best is None else [f"best val loss {best:.4f}"]
+        if self.under_way and self._last:
+            told.append(self._last)
+        self._bar.update(self._done, ", ".join(told))
 
 
 def _run(
@@ -236,16 +249,16 @@ def _run(
     run, ended = task.remote([package], plan, queue), False
     try:
         with progress.bar("sweeping", len(done) + n) as bar:
-            told = _Told(bar.update)
+            told = _Told(bar, len(done) + n)
             for trial in record.trials().values():
                 told.take(trial)
             while not ended:
                 ended = bool(ray.wait([run], timeout=_POLL_S)[0])
-                for trial in _waiting(queue):
-                    record.add(trial)
-                    told.take(trial)
-                if told.n < len(done) + n:
-                    told.show()  # also looks for an interruption
+                for news in _recorded(queue, record):
+                    told.take(news)
+                    told.show()
+                if told.under_way:
+                    told.show()
         ray.get(run)
     except ray.exceptions.RayError as error:
         text = " ".join(str(getattr(error, "cause", None) or error).split())[-300:]
@@ -259,11 +272,15 @@ def _run(
         queue.shutdown(force=True)
 
 
-def _waiting(queue: Queue) -> list[SweepTrial]:
-    """What is in the queue."""
-    found: list[SweepTrial] = []
-    while True:
-        try:
-            found.append(queue.get_nowait())
-        except Empty:
-            return found
+def _recorded(queue: Queue, record: SweepRecord) -> list[SweepTrial | Rung]:
+    """What was in the queue, once all of it that has ended is recorded."""
+    found: list[SweepTrial | Rung] = []
+    with shielded():
+        while True:
+            try:
+                news = queue.get_nowait()
+            except Empty:
+                return found
+            if isinstance(news, SweepTrial):
+                record.add(news)
+            found.append(news)

@@ -63,6 +63,14 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rung:
+    """How far a trial is: percent of its epochs, and its mean val loss there."""
+
+    percent: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run of Ray Tune is to do.
 
@@ -93,13 +101,14 @@ class Plan:
     max_restarts: int
 
 
-def run_tune(package: list[Any], plan: Plan, ended: Any) -> None:
+def run_tune(package: list[Any], plan: Plan, news: Any) -> None:
     """From the first trial to the last.
 
     Args:
         package: One reference to a `TrialPackage`.
         plan: What to do.
-        ended: A `ray.util.queue.Queue` that gets a `SweepTrial` for each trial that has ended.
+        news: A `ray.util.queue.Queue` that gets a `SweepTrial` for each trial that has ended, and
+            a `Rung` for each that goes on.
     """
     resources: Any = tune.with_resources(_train, {"cpu": plan.cpus, "gpu": plan.gpus})
     with tempfile.TemporaryDirectory(prefix="glora-search-sweep-") as folder:
@@ -116,7 +125,7 @@ def run_tune(package: list[Any], plan: Plan, ended: Any) -> None:
                 name="sweep",
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=plan.max_restarts),
-                callbacks=[_Telling(ended)],
+                callbacks=[_Telling(news)],
                 verbose=0,
             ),
         ).fit()
@@ -196,10 +205,10 @@ class _Search(OptunaSearch):
 
 
 class _Telling(tune.Callback):
-    """Puts what has ended into the queue."""
+    """Puts into the queue what has ended, and how far the others are."""
 
-    def __init__(self, ended: Any) -> None:
-        self._ended = ended
+    def __init__(self, news: Any) -> None:
+        self._news = news
         self._losses: dict[str, dict[int, float]] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -209,7 +218,9 @@ class _Telling(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if _ERROR not in result:
-            self._losses[trial.trial_id][step_of(result[_PERCENT])] = result[_LOSS]
+            rung = Rung(percent=step_of(result[_PERCENT]), loss=result[_LOSS])
+            self._losses[trial.trial_id][rung.percent] = rung.loss
+            self._news.put(rung)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         last = trial.last_result
@@ -226,7 +237,7 @@ class _Telling(tune.Callback):
 
     def _tell(self, trial: Any, state: State, **error: str) -> None:
         last, losses = trial.last_result or {}, self._losses.get(trial.trial_id, {})
-        self._ended.put(
+        self._news.put(
             SweepTrial(
                 id=uuid.uuid4().hex,
                 recipe=dict(trial.config),
