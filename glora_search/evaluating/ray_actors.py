@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from glora_search.errors import ClusterError
 from glora_search.evaluating.protocol import Package
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
+from glora_search.evaluating.ray_cluster import WorkerPool, await_head, connect, ray
 from glora_search.evaluating.ray_room import free_nodes
 from glora_search.evaluating.ray_seats import Flight, Seat
 from glora_search.evaluating.ray_streams import start_run
@@ -228,6 +228,7 @@ class RayEvaluator:
         if not self._pool.elastic or now < self._looked_for_room + _TICK_S:
             return
         self._looked_for_room = now
+        await_head()
         coming = sum(seat.worker is None for seat in self._seats)  # may not have their share yet
         for _ in range(self._pool.share.times(free_nodes()) - coming):
             actor = new_actor(self._pool)
@@ -235,7 +236,8 @@ class RayEvaluator:
             self._actors.append(actor)
 
     def _check_patience(self) -> None:
-        """Raise ClusterError where no worker has been up for too long."""
+        """Raise ClusterError where no worker has been up for too long, or the head is gone."""
+        await_head()
         now = time.monotonic()
         if any(seat.worker is not None for seat in self._seats):
             self._last_up = now
@@ -289,6 +291,7 @@ class RayEvaluator:
             self._last_up = time.monotonic()
             self._died_loading = 0
         except ray.exceptions.RayActorError as error:
+            await_head()
             self._died_loading += 1
             if self._died_loading >= self._pool.max_tries * max(1, len(self._seats)):
                 raise ClusterError(f"workers die while they start: {_told(error)}") from error
@@ -300,6 +303,7 @@ class RayEvaluator:
         """Put a new actor into the seat of one that is dead or has hung; what it leaves is tried
         again, or given up.
         """
+        await_head()
         worker, flights, hung = seat.worker or "-", list(seat.flights), seat.hung
         self._fill(seat)
         results = [r for flight in flights for r in flight.accept(flight.last_words(), batch)]

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +25,12 @@ import ray
 
 from glora_search.evaluating.ray_room import Share, all_nodes
 
-__all__ = ["WorkerPool", "connect", "ray"]  # ray with the settings above
+__all__ = ["WorkerPool", "await_head", "connect", "ray"]  # ray with the settings above
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
 _CLIENT_TRIES: Final = 3
+_HEAD_PATIENCE_S: Final = 30.0  # a head that restarts is back by then; half of Ray's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,34 @@ def _await_room(pool: WorkerPool, on_wait: Callable[[int], None]) -> None:
         time.sleep(_LOOK_AGAIN_S)
     if asked:
         _ask_autoscaler([])  # the workers themselves keep the nodes from now on
+
+
+def await_head() -> None:
+    """Return if the cluster's head answers, or does so again before long.
+
+    To be asked where a worker is gone or silent, before Ray is asked for anything: without its head
+    it would answer nothing for a minute, and then end this process.
+
+    Raises:
+        ClusterError: The head is gone.
+    """
+    if ray.util.client.ray.is_connected():
+        return  # the server of this client is at the head, and Ray tells that it is gone
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    until = time.monotonic() + _HEAD_PATIENCE_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_AGAIN_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise ClusterError(
+                    f"the head of the Ray cluster, {address}, has not answered for "
+                    f"{_HEAD_PATIENCE_S:g} s ({error.strerror or error}); what had arrived is "
+                    "recorded, and `resume` goes on with another cluster"
+                ) from error
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _ask_autoscaler(bundles: list[dict[str, float]]) -> None:

@@ -147,8 +147,7 @@ def head_killed(lab: Laboratory) -> Verdict:
             if wait_until(lambda: _begun(program), running):
                 cluster.remove_node(cluster.head_node, allow_graceful=False)
                 injected = 1
-            status = running.wait()
-            told = running.errors.strip().splitlines()[-1]
+            told = running.fail("has not answered for")
     with program.watched() as again:
         if lab.full:
             with _cluster(2, 0) as cluster:
@@ -162,7 +161,7 @@ def head_killed(lab: Laboratory) -> Verdict:
         injected=injected,
         survived=injected,
         since=since,
-        told=f"exit status {status}: {told}",
+        told=told,
     )
 
 
