@@ -86,8 +86,8 @@ def train_once(
     with progress.bar(what, epochs) as bar:
 
         def on_epoch(end: EpochEnd) -> None:
-            bar.update(end.epoch, f"loss {end.loss:.3f}")
             put_now_and_then()
+            bar.update(end.epoch, f"loss {end.loss:.3f}")
 
         train(Checkpointing(path=unfinished, every_s=every_s, identity=identity), on_epoch)
     save_checkpoint(path, state(), identity)

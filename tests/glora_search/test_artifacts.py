@@ -6,6 +6,7 @@ import contextlib
 import random
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from file_server import PASSWORD, READER, USER, file_server
 from fsspec.core import url_to_fs
 from tiny_study import found, study, study_table
 
-from glora_search import export, launch, resume, supernet_stage
+from glora_search import cached_training, export, launch, resume, supernet_stage
 from glora_search.artifacts import Artifacts
 from glora_search.driving import SearchResult
 from glora_search.errors import ArtifactError, StudyFileError
@@ -335,6 +336,29 @@ def test_the_directory_is_lost_while_the_supernet_trains(
     assert 1 < progress.epochs[0] <= 4
     assert same(result, undisturbed)
     assert checkpoint not in names_in(url), "a finished training leaves no checkpoint"
+
+
+def test_checkpoints_are_put_in_a_tenth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow connection does not hold up a training that checkpoints at every epoch."""
+    now_s, putting_s = 0.0, 0.0
+
+    class Slow(Artifacts):
+        def put(self, file: Path, name: str) -> None:
+            nonlocal now_s, putting_s
+            now_s, putting_s = now_s + 7, putting_s + 7
+
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    file = tmp_path / "x.training.safetensors"
+    put_now_and_then = cached_training._NowAndThen(Slow(url="memory://x"), file)
+    for epoch in range(1000):
+        if epoch % 2:
+            file.unlink(missing_ok=True)
+            file.write_text(str(epoch))
+        now_s += 1
+        put_now_and_then()
+    assert 0.08 * now_s < putting_s < 0.1 * now_s + 7
 
 
 def test_a_damaged_artifact_is_made_again(tmp_path: Path, undisturbed: SearchResult) -> None:

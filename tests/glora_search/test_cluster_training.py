@@ -52,7 +52,8 @@ class Watched(Silent):
 
 def trained(folder: Path, progress: Silent | None = None, **supernet: Any) -> dict[str, Tensor]:
     folder.mkdir(exist_ok=True)
-    file = study(folder, supernet={**KNOWN, **supernet})
+    cluster = {"artifacts": str(folder / "kept")}
+    file = study(folder, supernet={**KNOWN, **supernet}, cluster=cluster)
     made = train_or_load_supernet(prepare(file, Silent()), progress or Silent())
     return {name: tensor.clone() for name, tensor in made.trainable_state().items()}
 
@@ -63,13 +64,25 @@ def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
 
 
 def test_one_worker_trains_as_none_does(tmp_path: Path) -> None:
-    """To the last bit, into the same file: it is the same supernet to a study."""
-    watched = Watched()
+    """To the last bit, into the same file: it is the same supernet to a study. On the way what the
+    worker has reached is among the artifacts.
+    """
+    kept = tmp_path / "one" / "kept"
+
+    class Looking(Watched):
+        def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+            super().update(done, note)
+            seen.update(path.name for path in kept.rglob("*.training.safetensors"))
+
+    seen: set[str] = set()
+    watched = Looking()
     one = trained(tmp_path / "one", watched, workers=1)
     none = trained(tmp_path / "none")
     assert not differing(one, none)
     files = [sorted((tmp_path / n / "runs/supernets").iterdir()) for n in ("one", "none")]
     assert [file.name for file in files[0]] == [file.name for file in files[1]]
+    assert [file.name for file in kept.rglob("*.safetensors")] == [files[0][0].name]
+    assert seen == {files[0][0].name.replace(".safetensors", ".training.safetensors")}
     assert watched.told[-1] == 6, "the bar moves"
     assert watched.told == sorted(set(watched.told))
 
