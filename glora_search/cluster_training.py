@@ -161,7 +161,11 @@ def training_workers(section: SupernetSection, address: str | None) -> Iterator[
         ClusterError: There is no Ray at `address`, or it has not what the workers need.
     """
     mine = not ray.is_initialized()
-    pool = WorkerPool(workers=section.workers, cpus=section.cpus_per_worker)
+    pool = WorkerPool(
+        workers=section.workers,
+        cpus=section.cpus_per_worker,
+        keys=("supernet.workers", "supernet.cpus_per_worker", "supernet.gpus_per_worker"),
+    )
     try:
         connect(address, pool)
         gpus = section.gpus_per_worker

@@ -291,4 +291,6 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(",", "").replace(".", "").replace(" of ", "").isdigit() or text == "-"
+    for part in (",", ".", " of ", "e-", " %"):
+        text = text.replace(part, "")
+    return text.isdigit() or text == "-"

@@ -48,6 +48,7 @@ class WorkerPool:
             for ever.
         wait_s: How long to wait for a cluster that is too small to grow.
         start_timeout_s: How long to wait for the first worker to come up.
+        keys: Of the study file: where `workers`, `cpus` and `gpus` are from.
     """
 
     workers: int
@@ -58,6 +59,11 @@ class WorkerPool:
     candidate_timeout_s: float | None = None
     wait_s: float = 0.0
     start_timeout_s: float = 300.0
+    keys: tuple[str, str, str] = (
+        "cluster.workers",
+        "cluster.cpus_per_worker",
+        "cluster.gpus_per_worker",
+    )
 
     @property
     def share(self) -> Share:
@@ -175,10 +181,11 @@ def _too_small(pool: WorkerPool, room: int) -> ClusterError:
     has = " and ".join(f"{total.get(name, 0):g} {name}" for name in needed)
     count = f"{pool.workers} workers need" if pool.workers > 1 else "1 worker needs"
     waited = f" after {pool.wait_s:g} s" if pool.wait_s else ""
+    workers, cpus, gpus = pool.keys
     return ClusterError(
         f"{count} {needed['CPU']:g} CPU and {needed['GPU']:g} GPU; the cluster has {has}{waited}, "
-        f"room for {room}. Lower cluster.workers, cluster.cpus_per_worker or "
-        "cluster.gpus_per_worker, or wait for an autoscaler with cluster.wait_s"
+        f"room for {room}. Lower {workers}, {cpus} or {gpus}, or wait for an autoscaler with "
+        "cluster.wait_s"
     )
 
 

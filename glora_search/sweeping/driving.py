@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from glora_search.progress import Bar, Progress, Silent
 from glora_search.provenance import machine, versions
 from glora_search.recording import Database, SweepRecord, SweepSummary
 from glora_search.recording.shielding import shielded
+from glora_search.recording.urls import parse_url
 from glora_search.storage_url import driver_url
 from glora_search.study_file import load_study_file
 from glora_search.study_sections import StudyFile
@@ -61,16 +62,18 @@ def sweep(
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
     url = driver_url(storage)
     _check_trains(file, progress)
-    materials = prepare(file, progress)
-    with Database.open(url, create=True) as database:
+    with ExitStack() as stack:
+        # What can be told to be wrong is told before anything is recorded.
+        pool = stack.enter_context(_workers(file, progress)) if _missing(url, file) else None
+        materials = prepare(file, progress)
+        database = stack.enter_context(Database.open(url, create=True))
         record = _open_or_create(database, materials)
         with record.study.hold():
             missing = file.sweep.trials - len(record.trials())
-            if missing > 0:
+            if pool is not None and missing > 0:
                 record.study.set_attribute("status", "sweeping")
                 record.study.set_attribute("planned", file.sweep.trials)
-                with _workers(file, progress) as pool:
-                    _run(record, materials, pool, missing, progress)
+                _run(record, materials, pool, missing, progress)
                 record.study.set_attribute("status", "complete")
         found = record.summary()
     if all(trial.state == "failed" for trial in found.trials.values()):
@@ -79,6 +82,19 @@ def sweep(
             f"every trial of sweep {found.name!r} failed; the last error: {last.error}"
         )
     return found
+
+
+def _missing(url: str, file: StudyFile) -> int:
+    """How many trials are to be made; a database that is not there is not made for that."""
+    sqlite = parse_url(url).sqlite_file
+    if sqlite is not None and not sqlite.exists() and sqlite.parent.is_dir():
+        return file.sweep.trials
+    with Database.open(url, create=True) as database:
+        try:
+            done = len(database.open_sweep(file.study.name).trials())
+        except StudyNotFoundError:
+            done = 0
+    return max(0, file.sweep.trials - done)
 
 
 def _check_trains(file: StudyFile, progress: Progress) -> None:
@@ -161,7 +177,12 @@ def _workers(file: StudyFile, progress: Progress) -> Iterator[WorkerPool]:
         workers = section.concurrent
     elif address is None:
         workers = max(1, (os.cpu_count() or 1) // section.cpus_per_trial)
-    pool = WorkerPool(workers=workers, cpus=section.cpus_per_trial, wait_s=file.cluster.wait_s)
+    pool = WorkerPool(
+        workers=workers,
+        cpus=section.cpus_per_trial,
+        wait_s=file.cluster.wait_s,
+        keys=("sweep.concurrent", "sweep.cpus_per_trial", "sweep.gpus_per_trial"),
+    )
 
     def told(room: int) -> None:
         progress.note(f"waiting for the cluster: room for {room} of {pool.workers} trials")

@@ -232,7 +232,9 @@ class _Telling(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() or trial.get_error()
         cause = getattr(error, "cause", None) or error
-        text = " ".join(str(cause).split())[-500:]
+        if cause is None:  # Ray Tune keeps none where the trial had not begun
+            cause = ray.exceptions.ActorDiedError("its worker was lost before it had begun")
+        text = " ".join(str(cause).split())[:500]
         self._tell(trial, "failed", error_type=type(cause).__name__, error=text)
 
     def _tell(self, trial: Any, state: State, **error: str) -> None:

@@ -131,6 +131,7 @@ def test_interrupted_and_continued(tmp_path: Path, run: Run) -> None:
         epochs = trials[number].params["epochs"]
         if lr == DIVERGING:
             assert (state, trained) == ("failed", 0)
+            assert trials[number].user_attrs["error_type"] == "TrainingDivergedError"
         elif lr == HOPELESS:
             assert (state, trained) == ("stopped", epochs // 4)
         else:
@@ -164,7 +165,7 @@ def loss_of_launch(folder: Path, overrides: list[str]) -> float:
 
 @contextlib.contextmanager
 def killing_a_worker() -> Iterator[list[int]]:
-    """SIGKILL to the first process that holds a trial."""
+    """SIGKILL to the first process that trains."""
     killed: list[int] = []
     over = threading.Event()
 
@@ -172,7 +173,7 @@ def killing_a_worker() -> Iterator[list[int]]:
         while not over.is_set() and not killed:
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    if "ImplicitFunc" in " ".join(process.cmdline()):
+                    if "ImplicitFunc.train" in " ".join(process.cmdline()):
                         process.kill()
                         killed.append(process.pid)
                         break
