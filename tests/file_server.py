@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ PASSWORD: Final = "Zq7 secret"
 @contextmanager
 def file_server(folder: Path) -> Iterator[str]:
     """Serve `folder`; gives the URL, without user and password."""
-    logging.getLogger("pyftpdlib").setLevel(logging.WARNING)
     authorizer = DummyAuthorizer()
     authorizer.add_user(USER, PASSWORD, str(folder), perm="elradfmwMT")
     authorizer.add_user(READER, PASSWORD, str(folder), perm="elr")
@@ -40,7 +38,7 @@ def file_server(folder: Path) -> Iterator[str]:
 
     def serve() -> None:
         while not ended.is_set():
-            server.serve_forever(timeout=0.01, blocking=False, handle_exit=False)
+            server.ioloop.loop(timeout=0.01, blocking=False)
 
     thread = threading.Thread(target=serve, name="file server")
     thread.start()
