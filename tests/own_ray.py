@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 _PATIENCE_S: Final = 120
 
 
@@ -28,11 +30,22 @@ class Head:
         dashboard: `http://...`.
         gcs: `127.0.0.1:PORT`, for drivers on this machine.
         client: `ray://...`.
+        pid: Of `ray start --block`.
     """
 
     dashboard: str
     gcs: str
     client: str
+    pid: int
+
+    def kill(self) -> None:
+        """SIGKILL to all that it consists of, jobs and their drivers included."""
+        process = psutil.Process(self.pid)
+        everybody = [process, *process.children(recursive=True)]
+        for one in everybody:
+            one.suspend()  # so that nobody sees another one die, and does something about it
+        for one in everybody:
+            one.kill()
 
 
 @contextmanager
@@ -68,7 +81,9 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
             dashboard = f"http://127.0.0.1:{ports[1]}"
             _await(lambda: _answers(f"{dashboard}/api/gcs_healthz"), process, log)
             _await(lambda: _listens(ports[2]), process, log)
-            yield Head(dashboard, f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[2]}")
+            yield Head(
+                dashboard, f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[2]}", process.pid
+            )
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):

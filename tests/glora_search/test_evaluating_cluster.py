@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from own_ray import free_ports
+from own_ray import free_ports, own_head
 from ray.cluster_utils import Cluster
 from stand_in_scorers import StandIn, candidates, loss_of
 
@@ -152,6 +153,40 @@ def test_a_worker_that_hangs_is_replaced(cluster: Cluster, tmp_path: Path) -> No
         leave(cluster, node)
     finally:
         workers.close()
+
+
+_WITHOUT_A_HEAD = """
+import sys
+
+sys.path[:0] = sys.argv[2:]
+from stand_in_scorers import StandIn, candidates
+from glora_search.errors import ClusterError
+from glora_search.evaluating import ray_cluster
+from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
+
+ray_cluster._HEAD_PATIENCE_S = 1.0
+workers = RayWorkers(sys.argv[1], WorkerPool(workers=1))
+try:
+    for outcome in workers.evaluator(StandIn(eval_s=0.2)).evaluate(candidates(60)):
+        print(outcome.candidate.index, flush=True)
+except ClusterError as error:
+    print(error, flush=True)
+workers.close()
+"""
+
+
+def test_a_head_that_is_gone() -> None:
+    """Told before Ray would end the process, without a word, after a minute."""
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    with own_head({"RAY_AUTH_MODE": "disabled"}, cpus=1) as head:
+        words = [sys.executable, "-c", _WITHOUT_A_HEAD, head.gcs, *folders]
+        driver = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert driver.stdout is not None
+        assert driver.stdout.readline().strip().isdigit(), "no outcome came"
+        head.kill()
+        *_, told = driver.stdout
+        assert driver.wait() == 0
+    assert re.search(r"the head of the Ray cluster, \S+, has not answered for 1 s", told)
 
 
 _THROUGH_THE_CLIENT = """

@@ -106,6 +106,11 @@ def recorded(storage: str, name: str) -> int:
         return 0
 
 
+def kept(storage: str, name: str) -> list[tuple[Any, ...]]:
+    with Database.open(storage, create=False) as database:
+        return found(database.open_study(name).history())
+
+
 def test_a_study_outlives_its_terminal_and_its_job(site: Site, tmp_path: Path) -> None:
     """Launched from a terminal that is closed while it shows the log; stopped; resumed by another
     job: what is found is what an undisturbed run finds.
@@ -152,8 +157,36 @@ def test_a_study_outlives_its_terminal_and_its_job(site: Site, tmp_path: Path) -
 
     (tmp_path / "alone").mkdir()
     alone = launch(study(tmp_path / "alone", search=_SIZE), storage=f"sqlite:///{tmp_path}/a.db")
-    with Database.open(site.storage, create=False) as database:
-        assert found(database.open_study("far").history()) == found(alone.outcomes)
+    assert kept(site.storage, "far") == found(alone.outcomes)
+
+
+def test_a_study_outlives_its_cluster(site: Site, tmp_path: Path) -> None:
+    """SIGKILL of the head and all that it started, the job's driver among it; then `resume` as a
+    job of a new cluster.
+    """
+    path = write_study(tmp_path, study={"name": "moved"}, search=_SIZE, cluster={"workers": 0})
+    variables = {
+        k: site.environment[k]
+        for k in ("RAY_AUTH_TOKEN_PATH", "PGPASSWORD")
+        if k in site.environment
+    }
+    with own_head(
+        {**variables, "RAY_AUTH_MODE": "token", "GLORA_SEARCH_STORAGE": site.storage}
+    ) as lost:
+        doomed = Site(lost, site.storage, site.environment)
+        launched = doomed.run("launch", path, "--storage", "cluster")
+        assert launched.returncode == 0, launched.stderr
+        wait_for(lambda: recorded(site.storage, "moved"))
+        lost.kill()
+    n_recorded = recorded(site.storage, "moved")
+    assert 0 < n_recorded < 1550, "it was not killed in the middle: this proves little"
+    before = set(kept(site.storage, "moved"))
+
+    resumed = json.loads(site.run("resume", "moved", "--storage", "cluster", "--json").stdout)
+    shown = site.run("logs", resumed["job"], "--follow").stdout
+    assert "1550 subnets evaluated" in shown
+    assert before <= set(kept(site.storage, "moved"))
+    assert kept(site.storage, "moved") == kept(site.storage, "far"), "the same seed and settings"
 
 
 def test_a_cluster_that_does_not_know_us(site: Site) -> None:
