@@ -67,7 +67,7 @@ def sweep(
         pool = stack.enter_context(_workers(file, progress)) if _missing(url, file) else None
         materials = prepare(file, progress)
         database = stack.enter_context(Database.open(url, create=True))
-        record = _open_or_create(database, materials)
+        record = open_or_create(database, materials)
         with record.study.hold():
             missing = file.sweep.trials - len(record.trials())
             if pool is not None and missing > 0:
@@ -111,7 +111,8 @@ def _check_trains(file: StudyFile, progress: Progress) -> None:
         )
 
 
-def _open_or_create(database: Database, materials: Materials) -> SweepRecord:
+def open_or_create(database: Database, materials: Materials) -> SweepRecord:
+    """The sweep of a study; errors as in `sweep`."""
     file, identity = materials.file, _identity(materials)
     name = file.study.name
     try:
