@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,25 +10,24 @@ from ray.util.queue import Empty, Queue
 
 from glora_search.errors import (
     ClusterError,
-    StudyExistsError,
     StudyFileError,
     StudyNotFoundError,
 )
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
-from glora_search.prepare import Materials, check_fingerprints, prepare
+from glora_search.evaluating.ray_cluster import WorkerPool, ray
+from glora_search.prepare import Materials, prepare
 from glora_search.progress import Bar, Progress, Silent
-from glora_search.provenance import machine, versions
 from glora_search.recording import Database, SweepRecord, SweepSummary
 from glora_search.recording.shielding import shielded
 from glora_search.recording.urls import parse_url
 from glora_search.storage_url import driver_url
 from glora_search.study_file import load_study_file
 from glora_search.study_sections import StudyFile
-from glora_search.sweep_section import SWEPT
 from glora_search.sweep_trial import SweepTrial
+from glora_search.sweeping.comparable import open_or_create
 from glora_search.sweeping.recipes import swept_space, written_recipe
-from glora_search.sweeping.trial import TrialPackage, scored_subnets
+from glora_search.sweeping.trial import TrialPackage
 from glora_search.sweeping.tuning import Plan, Rung, run_tune
+from glora_search.sweeping.workers import trial_workers
 from search_spaces import GLoRASearchError
 from supernet.training import derive_seed
 
@@ -64,7 +59,7 @@ def sweep(
     _check_trains(file, progress)
     with ExitStack() as stack:
         # What can be told to be wrong is told before anything is recorded.
-        pool = stack.enter_context(_workers(file, progress)) if _missing(url, file) else None
+        pool = stack.enter_context(trial_workers(file, progress)) if _missing(url, file) else None
         materials = prepare(file, progress)
         database = stack.enter_context(Database.open(url, create=True))
         record = open_or_create(database, materials)
@@ -109,105 +104,6 @@ def _check_trains(file: StudyFile, progress: Progress) -> None:
             f"a trial trains in one process; a launch will train in {file.supernet.workers}, with "
             "as many times the images a step: give that many times supernet.batch_size to a sweep"
         )
-
-
-def open_or_create(database: Database, materials: Materials) -> SweepRecord:
-    """The sweep of a study; errors as in `sweep`."""
-    file, identity = materials.file, _identity(materials)
-    name = file.study.name
-    try:
-        record = database.open_sweep(name)
-    except StudyNotFoundError:
-        attributes: dict[str, Any] = {
-            "study": file.model_dump(mode="json"),
-            "seed": file.study.seed,
-            "versions": versions(),
-            "fingerprints": materials.fingerprints,
-            "identity": identity,
-            "machine": machine(),
-            "planned": file.sweep.trials,
-            "status": "sweeping",
-        }
-        return database.create_sweep(
-            name, space=materials.space, swept=swept_space(file), attributes=attributes
-        )
-    known = record.study.attributes
-    check_fingerprints(known["fingerprints"], materials.fingerprints, record.name)
-    _check_identity(known["identity"], identity, record.name)
-    return record
-
-
-def _identity(materials: Materials) -> dict[str, Any]:
-    """What trials have to share to be compared, besides the data and the backbone."""
-    file = materials.file
-    recipe = {k: v for k, v in file.supernet.recipe_fields().items() if k not in SWEPT}
-    scored = [subnet.digest for subnet in scored_subnets(materials)]
-    return {
-        "study.seed": file.study.seed,
-        "space": derive_seed(materials.space.to_json()),
-        "supernet.storage": file.supernet.storage,
-        "supernet.drop_path": file.supernet.drop_path,
-        **{f"supernet.{key}": value for key, value in recipe.items()},
-        **{f"sweep.{name}": repr(space) for name, space in swept_space(file).items()},
-        "sweep.grace": file.sweep.grace,
-        "sweep.reduction_factor": file.sweep.reduction_factor,
-        "sweep.subnets and parameter limits": derive_seed(*scored),
-        "search.batch_size": file.search.batch_size,
-        "search.precision": file.search.precision,
-    }
-
-
-def _check_identity(recorded: Mapping[str, Any], found: Mapping[str, Any], name: str) -> None:
-    changed = [key for key, value in found.items() if recorded.get(key, value) != value]
-    if changed:
-        raise StudyExistsError(
-            f"{name!r} was begun with another study file, which differs in {', '.join(changed)}; "
-            "its trials could not be compared with new ones: restore what it was, or choose "
-            "another study.name"
-        )
-
-
-@contextmanager
-def _workers(file: StudyFile, progress: Progress) -> Iterator[WorkerPool]:
-    """A connection to Ray for as long as trials run; the pool is as large as there are trials at
-    once.
-    """
-    section, address = file.sweep, file.cluster.address
-    workers = 1
-    if section.concurrent != "auto":
-        workers = section.concurrent
-    elif address is None:
-        workers = max(1, (os.cpu_count() or 1) // section.cpus_per_trial)
-    pool = WorkerPool(
-        workers=workers,
-        cpus=section.cpus_per_trial,
-        wait_s=file.cluster.wait_s,
-        keys=("sweep.concurrent", "sweep.cpus_per_trial", "sweep.gpus_per_trial"),
-    )
-
-    def told(room: int) -> None:
-        progress.note(f"waiting for the cluster: room for {room} of {pool.workers} trials")
-
-    mine = not ray.is_initialized()
-    try:
-        connect(address, pool, told)
-        gpus = section.gpus_per_trial
-        if gpus is None:
-            there = int(ray.cluster_resources().get("GPU", 0))
-            gpus = 0.0 if file.supernet.device == "cpu" else gpus_for(pool.workers, there)
-        pool = replace(pool, gpus=gpus)
-        connect(address, pool, told)
-        yield pool
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def gpus_for(trials: int, gpus: int) -> float:
-    """What each trial gets so that all run at once: at most one GPU, or a whole part of one."""
-    if not gpus:
-        return 0.0
-    return math.floor(1e4 / math.ceil(trials / gpus)) / 1e4  # as fine as Ray counts
 
 
 class _Told:

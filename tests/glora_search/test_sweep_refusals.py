@@ -17,7 +17,8 @@ from glora_search.recording import Database, SweepRecord
 from glora_search.study_sections import StudyFile
 from glora_search.submitting import launch_submission
 from glora_search.sweep_trial import SweepTrial
-from glora_search.sweeping.driving import open_or_create, sweep
+from glora_search.sweeping.comparable import open_or_create
+from glora_search.sweeping.driving import sweep
 from search_spaces import GLoRASearchError
 
 TRIALS = 3

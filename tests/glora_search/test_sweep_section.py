@@ -18,7 +18,6 @@ from glora_search.errors import StudyFileError
 from glora_search.study_file import parse_study
 from glora_search.study_sections import StudyFile
 from glora_search.sweep_section import SWEPT, SweepSection
-from glora_search.sweeping.driving import gpus_for
 from glora_search.sweeping.recipes import (
     rungs,
     scored_epochs,
@@ -26,6 +25,7 @@ from glora_search.sweeping.recipes import (
     swept_space,
     written_recipe,
 )
+from glora_search.sweeping.workers import gpus_for
 
 
 @pytest.mark.parametrize(
