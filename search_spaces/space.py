@@ -44,6 +44,20 @@ class Gene:
         return self.name.rpartition(".")[2]
 
 
+class _LayerPrices(dict[tuple[str, ...], int]):
+    """Trainable scalars of a layer's configurations, by their five tokens; reckoned once for each,
+    since a search asks for the same ones again and again. KeyError: a token not offered.
+    """
+
+    def __init__(self, genes: Sequence[Mapping[str, int]]) -> None:
+        self._genes = genes
+
+    def __missing__(self, tokens: tuple[str, ...]) -> int:
+        price = sum(costs[token] for costs, token in zip(self._genes, tokens, strict=True))
+        self[tokens] = price
+        return price
+
+
 class SearchSpace:
     """All subnets that choose, for every layer, one token for each support tensor.
 
@@ -121,12 +135,12 @@ class SearchSpace:
         )
 
     @cached_property
-    def _prices(self) -> tuple[tuple[str, tuple[dict[str, int], ...]], ...]:
-        """For each layer its name, and for each of its five genes what every choice costs."""
+    def _prices(self) -> tuple[tuple[str, _LayerPrices], ...]:
+        """For each layer its name, and what its configurations cost."""
         width = len(SUPPORTS)
         priced = [dict(zip(gene.choices, gene.costs, strict=True)) for gene in self.genes]
         return tuple(
-            (layer.name, tuple(priced[k * width : (k + 1) * width]))
+            (layer.name, _LayerPrices(priced[k * width : (k + 1) * width]))
             for k, layer in enumerate(self.layers)
         )
 
@@ -139,11 +153,7 @@ class SearchSpace:
         if len(subnet.layers) != len(self.layers):
             self._refuse(subnet)
         try:
-            return sum(
-                costs[token]
-                for name, genes in self._prices
-                for costs, token in zip(genes, subnet.layers[name].tokens, strict=True)
-            )
+            return sum([prices[subnet.layers[name].tokens] for name, prices in self._prices])
         except KeyError:
             self._refuse(subnet)
 

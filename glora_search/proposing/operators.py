@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from operator import ne
 from typing import Final, Protocol
 
 from glora_search.proposing.settings import SearchSettings
@@ -38,6 +39,11 @@ class Parent:
 
     genome: Genome
     costs: tuple[int, ...]
+
+    @cached_property
+    def spent(self) -> list[int]:
+        """What the first genes cost: of none of them, of one, ..., of all."""
+        return list(accumulate(self.costs, initial=0))
 
     @classmethod
     def of(cls, genes: Sequence[Gene], genome: Genome) -> Parent:
@@ -143,14 +149,15 @@ class CutAtBlock:
     def __call__(self, first: Parent, second: Parent, rng: random.Random) -> Genome | None:
         """A child within the limits, or None."""
         mine, other = first.genome, second.genome
-        head = list(accumulate(first.costs, initial=0))
-        tail = list(accumulate(second.costs, initial=0))
+        differ = list(map(ne, mine, other))
+        if True not in differ:
+            return None
+        begin, end = differ.index(True), len(differ) - differ[::-1].index(True)
+        head, tail = first.spent, second.spent
         allowed = [
             cut
             for cut in self.cuts
-            if self.limits.allow(head[cut] + tail[-1] - tail[cut])
-            and mine[:cut] != other[:cut]
-            and mine[cut:] != other[cut:]
+            if begin < cut < end and self.limits.allow(head[cut] + tail[-1] - tail[cut])
         ]
         if not allowed:
             return None

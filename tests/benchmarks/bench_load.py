@@ -24,6 +24,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import optuna
@@ -101,14 +102,29 @@ class SimulatedWorkers:
             until, n, candidate, eval_s = heapq.heappop(self._busy)
             self._idle.append(until)
             self.worked_s += eval_s
-            # A landscape with a slope, so that parents change all the while.
-            loss = 1e-7 * candidate.n_params + self._rng.random()
             yield Outcome(
-                candidate=candidate, loss=loss, top1=0.5, eval_s=eval_s, worker=f"simulated:{n % 8}"
+                candidate=candidate,
+                loss=_loss(candidate),
+                top1=0.5,
+                eval_s=eval_s,
+                worker=f"simulated:{n % 8}",
             )
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+@cache
+def _effect(layer: str, tokens: tuple[str, ...]) -> float:
+    return random.Random(f"{layer} {tokens}").random()
+
+
+def _loss(candidate: Candidate) -> float:
+    """Every layer's choice adds its own: children are like their parents, as those of a real search
+    are, so parents change all the while.
+    """
+    layers = candidate.subnet.layers.items()
+    return sum([_effect(name, config.tokens) for name, config in layers])
 
 
 class _KeepsNothing:
