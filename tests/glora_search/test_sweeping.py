@@ -86,6 +86,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run_command
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued(tmp_path: Path, run: Run) -> None:
     """Ctrl-C after three trials; the rest of them by the same command, with SIGKILL of a worker.
     One recipe diverges, and what learns nothing is stopped. The best recipe gives `launch` the
