@@ -57,7 +57,7 @@ def worker_killed(lab: Laboratory) -> Verdict:
             if victim is None:
                 break
             time.sleep(rng.uniform(0.0, 0.3))
-            if not _is_evaluating(victim):
+            if not _runs(victim, "Worker.evaluate"):
                 victim = _evaluating(running)
             if victim is None:
                 break
@@ -76,17 +76,54 @@ def _evaluating(running: Running) -> psutil.Process | None:
             children = psutil.Process(running.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return False
-        found.extend(child for child in children if _is_evaluating(child))
+        found.extend(child for child in children if _runs(child, "Worker.evaluate"))
         return bool(found)
 
     return found[0] if wait_until(look, running) else None
 
 
-def _is_evaluating(process: psutil.Process) -> bool:
+def _runs(process: psutil.Process, what: str) -> bool:
+    """Whether a process is an actor that just now runs that, as its title tells."""
     try:
-        return any("Worker.evaluate" in word for word in process.cmdline())
+        return any(what in word for word in process.cmdline())
     except psutil.Error:
         return False
+
+
+def worker_hangs(lab: Laboratory) -> Verdict:
+    """A Ray worker is stopped, not dead: a time limit replaces it."""
+    expected, since, injected = lab.undisturbed(lab.sections), time.monotonic(), 0
+    cluster = {"workers": 2, "candidate_timeout_s": 3.0}
+    program = lab.program("hangs", {**lab.sections, "cluster": cluster}, fault={"sleep_s": 0.1})
+    with program.watched() as reported:
+        running = program.launch()
+        victim = _evaluating(running)
+        if victim is not None:
+            victim.suspend()
+            injected = 1
+        running.succeed()
+    return lab.judge(program, expected, reported, injected=injected, survived=injected, since=since)
+
+
+def training_worker_killed(lab: Laboratory) -> Verdict:
+    """SIGKILL of one of two workers that train the supernet, once there is a checkpoint."""
+    sections: Sections = {
+        **lab.sections,
+        "supernet": {"epochs": 40, "workers": 2, "checkpoint_every_s": 0.0},
+    }
+    expected, since, injected = lab.undisturbed(sections), time.monotonic(), 0
+    program = lab.program("training-worker", sections)
+    checkpoints = program.folder / "runs" / "supernets"
+    with program.watched() as reported:
+        running = program.launch()
+        if wait_until(lambda: any(checkpoints.glob("*.training.safetensors")), running):
+            for child in psutil.Process(running.pid).children(recursive=True):
+                if _runs(child, "RayTrainWorker"):
+                    child.kill()
+                    injected = 1
+                    break
+        running.succeed()
+    return lab.judge(program, expected, reported, injected=injected, survived=injected, since=since)
 
 
 @contextmanager

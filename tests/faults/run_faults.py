@@ -29,6 +29,8 @@ FAULTS: dict[str, Fault] = {
     "driver_killed": process_faults.driver_killed,
     "driver_killed_postgres": database_faults.driver_killed_postgres,
     "worker_killed": process_faults.worker_killed,
+    "worker_hangs": process_faults.worker_hangs,
+    "training_worker_killed": process_faults.training_worker_killed,
     "node_killed": process_faults.node_killed,
     "head_killed": process_faults.head_killed,
     "deadly_candidates": process_faults.deadly_candidates,
