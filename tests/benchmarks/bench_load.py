@@ -1,17 +1,17 @@
 """What share of their time workers are busy, and where the driver saturates.
 
     python tests/benchmarks/bench_load.py [--workers 50 100 200 400 800] [--eval-ms 50]
-        [--modes generational steady-state] [--url postgresql://...]
+        [--modes generational steady-state] [--layers attn.qkv] [--url postgresql://...]
 
-The driver is real: evolution over 240 genes, the loop, batches written in the background. The
-workers are simulated: a candidate is given to whoever is idle, and its outcome is there after a
-drawn time around --eval-ms (uniform, plus and minus --spread). Handing over costs nothing, so what
-is measured is proposing and recording; messages of Ray come on top (bench_driver.py). A worker's
-idle time is all the driver's doing, or, in a generation, that of the slowest worker. With --record
-none nothing is written, which tells what storage costs. Prints one JSON line: for every case the
-share of time that workers were busy until there was nothing more to give them, candidates a
-second, the share of its time that the driver had nothing to do, and the processor time that its
-thread spent on a candidate (the writer's is not in it).
+The driver is real: evolution over 240 genes (60 with one layer a block), the loop, batches written
+in the background. The workers are simulated: a candidate is given to whoever is idle, and its
+outcome is there after a drawn time around --eval-ms (uniform, plus and minus --spread). Handing
+over costs nothing, so what is measured is proposing and recording; messages of Ray come on top
+(bench_driver.py). A worker's idle time is all the driver's doing, or, in a generation, that of the
+slowest worker. With --record none nothing is written, which tells what storage costs. Prints one
+JSON line: for every case the share of time that workers were busy until there was nothing more to
+give them, candidates a second, the share of its time that the driver had nothing to do, and the
+processor time that its thread spent on a candidate (the writer's is not in it).
 """
 
 from __future__ import annotations
@@ -38,10 +38,6 @@ from glora_search.search import LoopSettings, run_search, run_steady_search
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-_SPACE = SearchSpace(
-    [LayerSpec(f"blocks.{k}.{name}", 768, 768, bias=True) for k in range(12) for name in _NAMES],
-    load_preset("mixed").choices,
-)
 _MODES = ("generational", "steady-state")
 
 
@@ -135,8 +131,22 @@ class _KeepsNothing:
         return len(outcomes)
 
 
+def _space(names: Sequence[str]) -> SearchSpace:
+    """That of the layers so called in the twelve blocks of a ViT-B; five genes a layer."""
+    layers = [
+        LayerSpec(f"blocks.{k}.{name}", 768, 768, bias=True) for k in range(12) for name in names
+    ]
+    return SearchSpace(layers, load_preset("mixed").choices)
+
+
 def measure(
-    record: Any, mode: str, loop: LoopSettings, options: argparse.Namespace, *, workers: int
+    record: Any,
+    space: SearchSpace,
+    mode: str,
+    loop: LoopSettings,
+    options: argparse.Namespace,
+    *,
+    workers: int,
 ) -> dict[str, Any]:
     """The figures of one search."""
     eval_s = options.eval_ms / 1e3
@@ -152,10 +162,10 @@ def measure(
     evaluator = SimulatedWorkers(workers, eval_s, options.spread)
     begin, cpu = time.perf_counter(), time.thread_time()
     if mode == "steady-state":
-        steady = SteadyStateProposer(_SPACE, settings, 0)
+        steady = SteadyStateProposer(space, settings, 0)
         outcomes = run_steady_search(record, steady, evaluator, loop)
     else:
-        outcomes = run_search(record, make_proposer(_SPACE, settings, 0), evaluator, settings, loop)
+        outcomes = run_search(record, make_proposer(space, settings, 0), evaluator, settings, loop)
     whole_s, cpu_s = time.perf_counter() - begin, time.thread_time() - cpu
     if len({o.candidate.place for o in outcomes}) != settings.n_candidates:
         raise RuntimeError(f"{len(outcomes)} outcomes of {settings.n_candidates}")
@@ -175,13 +185,13 @@ def measure(
 
 
 @contextmanager
-def _record(url: str | None) -> Iterator[Any]:
+def _record(url: str | None, space: SearchSpace) -> Iterator[Any]:
     if url is None:
         yield _KeepsNothing()
         return
     with Database(url) as database:
         name = f"bench-{uuid.uuid4().hex}"
-        record = database.create_study(name, space=_SPACE, fitness=Fitness.LOSS, attributes={})
+        record = database.create_study(name, space=space, fitness=Fitness.LOSS, attributes={})
         with record.hold():
             yield record
 
@@ -193,6 +203,7 @@ def main() -> None:
     parser.add_argument("--record", choices=("database", "none"), default="database")
     parser.add_argument("--modes", nargs="+", choices=_MODES, default=list(_MODES))
     parser.add_argument("--workers", type=int, nargs="+", default=[50, 100, 200, 400, 800])
+    parser.add_argument("--layers", nargs="+", choices=_NAMES, default=_NAMES, help="of a block")
     parser.add_argument("--eval-ms", type=float, default=50.0, help="mean of an evaluation")
     parser.add_argument("--spread", type=float, default=0.2, help="of evaluations, a fraction")
     parser.add_argument(
@@ -204,16 +215,16 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     loop = LoopSettings(flush_every=options.flush_every)
-    cases = []
+    cases, space = [], _space(options.layers)
     with scratch_database(options.url) as url:
         target = url if options.record == "database" else None
         for workers, mode in [(w, m) for w in options.workers for m in options.modes]:
-            with _record(target) as record:
-                cases.append(measure(record, mode, loop, options, workers=workers))
+            with _record(target, space) as record:
+                cases.append(measure(record, space, mode, loop, options, workers=workers))
             progress(str(cases[-1]))
     kind = "none" if target is None else url.partition(":")[0]
     settings = {k: getattr(options, k) for k in ("eval_ms", "spread", "waves", "flush_every")}
-    report("load", {"genes": len(_SPACE.genes), "database": kind, **settings, "by": cases})
+    report("load", {"genes": len(space.genes), "database": kind, **settings, "by": cases})
 
 
 if __name__ == "__main__":
