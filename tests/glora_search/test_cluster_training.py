@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
+from killing import killing_a_worker
 from tiny_study import study
 from torch import Tensor
 from training_by_hand import train_by_hand
@@ -23,7 +22,6 @@ from glora_search.supernet_stage import train_or_load_supernet
 from supernet import Recipe, Supernet
 from supernet.errors import TrainingDivergedError
 
-PATIENCE_S = 180.0
 KNOWN = {"epochs": 6, "threads": 1, "batch_size": 12}
 
 
@@ -87,13 +85,19 @@ def test_one_worker_trains_as_none_does(tmp_path: Path) -> None:
     assert watched.told == sorted(set(watched.told))
 
 
+def any_checkpoint(folder: Path) -> bool:
+    """Whether one has reached the driver's disk."""
+    return any(folder.rglob("*.training.safetensors"))
+
+
 def test_two_workers_average_and_survive_a_kill(tmp_path: Path) -> None:
     """SIGKILL of a worker in the middle, and what comes out is what a single process gets that
     nobody disturbs, and that adds up the gradients by hand.
     """
     recipe = {"workers": 2, "epochs": 40, "checkpoint_every_s": 0.0}
     watched = Watched()
-    with killing_a_worker(tmp_path) as killed:
+    begun = partial(any_checkpoint, tmp_path)
+    with killing_a_worker("RayTrainWorker", begun) as killed:
         two = trained(tmp_path, watched, **recipe)
     assert killed, "it was over before anybody was killed"
     assert watched.told[-1] == 40
@@ -112,30 +116,3 @@ def test_what_ends_a_training_is_told_as_it_is(tmp_path: Path) -> None:
     """Once: it would diverge again, however often Ray Train started it anew."""
     with pytest.raises(TrainingDivergedError, match="lower the learning rate"):
         trained(tmp_path, workers=2, lr=1e38)
-
-
-@contextlib.contextmanager
-def killing_a_worker(folder: Path) -> Iterator[list[int]]:
-    """SIGKILL to the first training worker, once a checkpoint has reached the driver's disk."""
-    killed: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not over.is_set() and time.monotonic() < deadline:
-            if any(folder.rglob("*.training.safetensors")):
-                for process in psutil.Process().children(recursive=True):
-                    with contextlib.suppress(psutil.Error):
-                        if "RayTrainWorker" in " ".join(process.cmdline()):
-                            process.kill()
-                            killed.append(process.pid)
-                            return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()

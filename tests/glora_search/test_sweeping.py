@@ -7,15 +7,13 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
+from killing import killing_a_worker
 from tiny_study import write_study
 
 from glora_search.cli import main
@@ -118,7 +116,7 @@ def test_interrupted_and_continued(tmp_path: Path, run: Run) -> None:
         None,
     )
 
-    with killing_a_worker() as killed:
+    with killing_a_worker("ImplicitFunc.train") as killed:
         ended = run("sweep", "study.toml", "--json")
     assert ended.status == 0, ended.err
     assert killed, "it was over before anybody was killed"
@@ -162,28 +160,3 @@ def loss_of_launch(folder: Path, overrides: list[str]) -> float:
     supernet = train_or_load_supernet(materials, Silent())
     found = evaluate_subnets(supernet, subnets, materials.val)
     return round(sum(each.loss for each in found) / len(found), 6)
-
-
-@contextlib.contextmanager
-def killing_a_worker() -> Iterator[list[int]]:
-    """SIGKILL to the first process that trains."""
-    killed: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set() and not killed:
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    if "ImplicitFunc.train" in " ".join(process.cmdline()):
-                        process.kill()
-                        killed.append(process.pid)
-                        break
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()
