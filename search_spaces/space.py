@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NoReturn
 
 from search_spaces.configs import SubnetConfig, layer_config
@@ -189,7 +190,7 @@ class SearchSpace:
         """The tokens of `subnet` in the order of `genes`."""
         self._priced(subnet)
         layers = subnet.layers
-        return tuple(token for layer in self.layers for token in layers[layer.name].tokens)
+        return tuple(chain.from_iterable([layers[layer.name].tokens for layer in self.layers]))
 
     def decode(self, genome: Genome) -> SubnetConfig:
         """The inverse of `encode`.

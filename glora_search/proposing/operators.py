@@ -17,7 +17,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import ne
 from typing import Final, Protocol
@@ -33,7 +33,7 @@ _Options = tuple[tuple[str, ...], tuple[int, ...]]
 """What may be drawn for one gene: tokens, and the cost of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parent:
     """A genome with the cost of each of its tokens, looked up once for all of its children."""
 
@@ -132,7 +132,7 @@ class MixGenes:
         return _redrawn(first, options, self.limits, rng)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CutAtBlock:
     """Local crossover: the head of one parent and the tail of another, cut between two blocks.
 
@@ -148,21 +148,28 @@ class CutAtBlock:
 
     def __call__(self, first: Parent, second: Parent, rng: random.Random) -> Genome | None:
         """A child within the limits, or None."""
-        mine, other = first.genome, second.genome
-        differ = list(map(ne, mine, other))
-        if True not in differ:
-            return None
-        begin, end = differ.index(True), len(differ) - differ[::-1].index(True)
-        head, tail = first.spent, second.spent
-        allowed = [
-            cut
-            for cut in self.cuts
-            if begin < cut < end and self.limits.allow(head[cut] + tail[-1] - tail[cut])
-        ]
+        allowed = _allowed_cuts(self, first, second)
         if not allowed:
             return None
         cut = rng.choice(allowed)
-        return mine[:cut] + other[cut:]
+        return first.genome[:cut] + second.genome[cut:]
+
+
+@lru_cache(maxsize=512)
+def _allowed_cuts(operator: CutAtBlock, first: Parent, second: Parent) -> list[int]:
+    """The cuts of two parents; late in a search each pair is tried many times before a child is
+    new.
+    """
+    differ = list(map(ne, first.genome, second.genome))
+    if True not in differ:
+        return []
+    begin, end = differ.index(True), len(differ) - differ[::-1].index(True)
+    head, tail = first.spent, second.spent
+    return [
+        cut
+        for cut in operator.cuts
+        if begin < cut < end and operator.limits.allow(head[cut] + tail[-1] - tail[cut])
+    ]
 
 
 @dataclass(frozen=True)

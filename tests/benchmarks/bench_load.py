@@ -68,11 +68,11 @@ class SimulatedWorkers:
         waiting, is_batch = iter(candidates), isinstance(candidates, Sequence)
         arrived: list[Outcome] = []
         while True:
-            if is_batch:
-                self._give(waiting)
-            yield from arrived
-            if not is_batch:
-                self._give(waiting)
+            self._give(waiting)
+            for outcome in arrived:
+                yield outcome
+                if not is_batch:
+                    self._give(waiting)  # a child of what has just arrived
             if not self._busy:
                 return
             early_s = self._busy[0][0] - time.perf_counter()
