@@ -58,7 +58,9 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
     """
     ports = free_ports(4)
     programs = Path(sys.executable).parent
-    variables = {**os.environ, **environment}
+    # Joining a cluster leaves settings of Ray's in this process's environment.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    variables = {**clean, **environment}
     variables |= {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this one
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -180,7 +180,11 @@ def test_a_head_that_is_gone() -> None:
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     with own_head({"RAY_AUTH_MODE": "disabled"}, cpus=1) as head:
         words = [sys.executable, "-c", _WITHOUT_A_HEAD, head.gcs, *folders]
-        driver = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        # Joining a cluster leaves settings of Ray's in this process's environment.
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        driver = subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True, env={**clean, "RAY_AUTH_MODE": "disabled"}
+        )
         assert driver.stdout is not None
         assert driver.stdout.readline().strip().isdigit(), "no outcome came"
         head.kill()
