@@ -21,6 +21,7 @@ from search_spaces.errors import GLoRASearchError
 
 if TYPE_CHECKING:
     from glora_search.progress import Progress
+    from glora_search.study_sections import StudyFile
     from glora_search.submitting import Submission
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
@@ -182,17 +183,16 @@ def launch(
     and its database is one that the cluster reaches, or `--storage cluster`: the one that
     $GLORA_SEARCH_STORAGE names on the cluster's head.
     """
-    from glora_search.jobs import is_job_address
-    from glora_search.study_file import load_study_file
-
-    file = load_study_file(study, _with_address(overrides, address))
-    address = address or file.cluster.address
-    if is_job_address(address):
-        from glora_search.submitting import launch_submission
-
-        _submit(
-            launch_submission(study, overrides, storage, check_paths=check_paths), address, as_json
-        )
+    file = _checked(
+        "launch",
+        study,
+        overrides=overrides,
+        storage=storage,
+        address=address,
+        check_paths=check_paths,
+        as_json=as_json,
+    )
+    if file is None:
         return
     _tell_of_loading()
     from glora_search import driving
@@ -233,18 +233,16 @@ def sweep(
 
     With the address of a cluster's dashboard it runs there, as a job: see `launch`.
     """
-    from glora_search.jobs import is_job_address
-    from glora_search.study_file import load_study_file
-
-    file = load_study_file(study, _with_address(overrides, address))
-    address = address or file.cluster.address
-    if is_job_address(address):
-        from glora_search.submitting import launch_submission
-
-        submission = launch_submission(
-            study, overrides, storage, check_paths=check_paths, verb="sweep"
-        )
-        _submit(submission, address, as_json)
+    file = _checked(
+        "sweep",
+        study,
+        overrides=overrides,
+        storage=storage,
+        address=address,
+        check_paths=check_paths,
+        as_json=as_json,
+    )
+    if file is None:
         return
     _tell_of_loading()
     from glora_search.storage_url import shown_url
@@ -439,6 +437,31 @@ def report(name: str, out: Path | None, storage: str | None) -> None:
     with Database.open(resolve_storage(storage), create=False) as database:
         write_report(database.open_study(name), path)
     click.echo(path)
+
+
+def _checked(
+    verb: str,
+    study: Path,
+    *,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    address: str | None,
+    check_paths: bool,
+    as_json: bool,
+) -> StudyFile | None:
+    """The checked study that `verb` is to run here; None where it was sent to a cluster."""
+    from glora_search.jobs import is_job_address
+    from glora_search.study_file import load_study_file
+
+    file = load_study_file(study, _with_address(overrides, address))
+    address = address or file.cluster.address
+    if not is_job_address(address):
+        return file
+    from glora_search.submitting import launch_submission
+
+    submission = launch_submission(study, overrides, storage, check_paths=check_paths, verb=verb)
+    _submit(submission, address, as_json)
+    return None
 
 
 def _submit(submission: Submission, address: str, as_json: bool) -> None:

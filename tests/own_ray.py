@@ -58,9 +58,7 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
     """
     ports = free_ports(4)
     programs = Path(sys.executable).parent
-    # Joining a cluster leaves settings of Ray's in this process's environment.
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    variables = {**clean, **environment}
+    variables = {**without_ray(), **environment}
     variables |= {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this one
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -95,6 +93,11 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def without_ray() -> dict[str, str]:
+    """This process's environment without the settings that joining a cluster leaves there."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
 
 
 def free_ports(n: int) -> list[int]:

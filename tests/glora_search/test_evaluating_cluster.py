@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from own_ray import free_ports, own_head
+from own_ray import free_ports, own_head, without_ray
 from ray.cluster_utils import Cluster
 from stand_in_scorers import StandIn, candidates, loss_of
 
@@ -180,10 +180,11 @@ def test_a_head_that_is_gone() -> None:
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     with own_head({"RAY_AUTH_MODE": "disabled"}, cpus=1) as head:
         words = [sys.executable, "-c", _WITHOUT_A_HEAD, head.gcs, *folders]
-        # Joining a cluster leaves settings of Ray's in this process's environment.
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         driver = subprocess.Popen(
-            words, stdout=subprocess.PIPE, text=True, env={**clean, "RAY_AUTH_MODE": "disabled"}
+            words,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**without_ray(), "RAY_AUTH_MODE": "disabled"},
         )
         assert driver.stdout is not None
         assert driver.stdout.readline().strip().isdigit(), "no outcome came"
