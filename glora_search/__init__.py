@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glora_search.driving import launch, resume
-    from glora_search.exporting import export
-    from glora_search.study_file import load_study_file
+    from glora_search.operations.driving import launch, resume
+    from glora_search.stages.exporting import export
+    from glora_search.study.file import load_study_file
     from glora_search.sweeping.driving import sweep
 
 __all__ = ["export", "launch", "load_study_file", "resume", "sweep"]
 
 _HOMES = {
-    "export": "glora_search.exporting",
-    "launch": "glora_search.driving",
-    "resume": "glora_search.driving",
-    "load_study_file": "glora_search.study_file",
+    "export": "glora_search.stages.exporting",
+    "launch": "glora_search.operations.driving",
+    "resume": "glora_search.operations.driving",
+    "load_study_file": "glora_search.study.file",
     "sweep": "glora_search.sweeping.driving",
 }
 

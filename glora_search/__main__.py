@@ -1,5 +1,5 @@
 """`python -m glora_search` is the command line."""
 
-from glora_search.cli import main
+from glora_search.cli.commands import main
 
 main()

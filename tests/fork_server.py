@@ -25,11 +25,11 @@ PROCESSES.set_forkserver_preload(
         "alembic.config",
         "psycopg",
         "timm",
-        "glora_search.driving",
+        "glora_search.operations.driving",
         "glora_search.evaluating.ray_actors",
-        "glora_search.interruption",
+        "glora_search.cli.interruption",
         "glora_search.recording.table_store",
-        "glora_search.summary",
+        "glora_search.cli.summary",
     ]
 )
 
@@ -127,7 +127,7 @@ def wait_until(condition: Callable[[], bool], running: Running, *, poll_s: float
 def glora_search(*words: str) -> None:
     """Be the command line."""
     sys.argv = ["glora-search", *words]
-    from glora_search.cli import main
+    from glora_search.cli.commands import main
 
     main()
 

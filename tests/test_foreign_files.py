@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import study, study_table
 
-from glora_search.data_section import make_source
-from glora_search.errors import StudyFileError
-from glora_search.study_file import parse_study
+from glora_search.stages.sources import make_source
+from glora_search.study.errors import StudyFileError
+from glora_search.study.file import parse_study
 from supernet import Preprocessing
 from supernet.data import load_split
 from supernet.errors import DataError

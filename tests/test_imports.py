@@ -122,7 +122,7 @@ def test_parts_of_the_service_stand_alone(package: str, excluded: set[str]) -> N
 
 def test_the_loop_needs_neither_network_nor_cluster() -> None:
     """It joins three protocols, so it is tested with a table of known fitness."""
-    direct = {name.partition(".")[0] for name in imported_by("glora_search.search")}
+    direct = {name.partition(".")[0] for name in imported_by("glora_search.stages.search_loop")}
     assert not direct & {*MODELS, "ray", "optuna", "sqlalchemy"}
 
 
@@ -171,7 +171,7 @@ assert not set(absent) & set(sys.modules)
 
 _HELP = """
 import sys, json
-from glora_search.cli import cli
+from glora_search.cli.commands import cli
 
 cli.main(["--help"], standalone_mode=False)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

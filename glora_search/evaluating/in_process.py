@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from glora_search.evaluating.protocol import Package
 from glora_search.evaluating.results import score_run, worker_name
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 
 
 class InProcessEvaluator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import SubnetConfig
 
 if TYPE_CHECKING:  # a worker that needs no torch does not import it

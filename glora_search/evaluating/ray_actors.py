@@ -14,16 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from glora_search.errors import ClusterError
+from glora_search.cluster.connection import WorkerPool, await_head, connect, ray
+from glora_search.cluster.room import free_nodes
 from glora_search.evaluating.protocol import Package
-from glora_search.evaluating.ray_cluster import WorkerPool, await_head, connect, ray
-from glora_search.evaluating.ray_room import free_nodes
 from glora_search.evaluating.ray_seats import Flight, Seat
 from glora_search.evaluating.ray_streams import start_run
 from glora_search.evaluating.ray_worker import new_actor
 from glora_search.evaluating.results import Result, failure, worker_name
 from glora_search.evaluating.runs import Batch, Supply
-from glora_search.records import Candidate, Outcome
+from glora_search.study.errors import ClusterError
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import Genome, InvalidConfigError, SearchSpace
 
 __all__ = ["RayEvaluator", "RayWorkers", "WorkerDiedError", "WorkerPool"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glora_search.evaluating.ray_cluster import ray
+from glora_search.cluster.connection import ray
 from glora_search.evaluating.ray_streams import Stream
 from glora_search.evaluating.results import Result
 from glora_search.evaluating.runs import Batch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from glora_search.evaluating.ray_cluster import ray
+from glora_search.cluster.connection import ray
 from glora_search.evaluating.results import Result
 from search_spaces import Genome
 

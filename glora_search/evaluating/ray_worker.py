@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Final
 
+from glora_search.cluster.connection import WorkerPool, ray
 from glora_search.evaluating.protocol import Package, SubnetScorer
-from glora_search.evaluating.ray_cluster import WorkerPool, ray
 from glora_search.evaluating.results import Result, score_run, worker_name
 from search_spaces import Genome, SearchSpace
 

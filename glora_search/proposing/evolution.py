@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from glora_search.proposing.breeding import Breeder
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.settings import SearchSettings
-from glora_search.records import Candidate, Fitness, Outcome
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 from search_spaces import Genome, SearchSpace, SubnetConfig
 
 

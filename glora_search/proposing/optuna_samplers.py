@@ -32,7 +32,7 @@ from glora_search.proposing.evolution import (
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import candidate_rng, numpy_seed
 from glora_search.proposing.settings import SearchSettings
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import Genome, SearchSpace
 
 _ASKS_PER_PLACE: Final = 3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from glora_search.proposing.settings import SearchSettings
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import SearchSpace
 
 

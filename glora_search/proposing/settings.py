@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
 
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]

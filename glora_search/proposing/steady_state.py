@@ -28,7 +28,7 @@ from glora_search.proposing.evolution import fittest
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import steady_state_rng
 from glora_search.proposing.settings import SearchSettings
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import Genome, SearchSpace
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from glora_search.recording.shielding import shielded
-from glora_search.records import Outcome
+from glora_search.study.outcomes import Outcome
 
 _log = logging.getLogger(__name__)
 

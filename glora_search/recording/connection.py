@@ -22,10 +22,10 @@ from typing import Any, Final
 import optuna
 import sqlalchemy as sa
 
-from glora_search.errors import StorageError, StorageUnavailableError
 from glora_search.recording.shielding import shielded
 from glora_search.recording.transience import is_transient
 from glora_search.recording.urls import DatabaseURL, parse_url
+from glora_search.study.errors import StorageError, StorageUnavailableError
 
 _log = logging.getLogger(__name__)
 

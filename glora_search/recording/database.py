@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from glora_search.errors import DamagedStudyError, StudyFileError, StudyNotFoundError
 from glora_search.recording import public_store
 from glora_search.recording.connection import Connection
 from glora_search.recording.lease import Holder
@@ -25,7 +24,8 @@ from glora_search.recording.sweep_record import (
     space_to_attribute,
 )
 from glora_search.recording.trial_codec import JSON
-from glora_search.records import STUDY_NAME, Fitness
+from glora_search.study.errors import DamagedStudyError, StudyFileError, StudyNotFoundError
+from glora_search.study.outcomes import STUDY_NAME, Fitness
 from search_spaces import InvalidConfigError, SearchSpace
 
 _log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 from optuna.storages._rdb import models
 
-from glora_search.errors import StorageError
+from glora_search.study.errors import StorageError
 from search_spaces import SUPPORTS, Gene, LayerConfig, SearchSpace, SubnetConfig
 from search_spaces.configs import layer_config
 

@@ -25,8 +25,8 @@ from typing import Protocol
 
 import psutil
 
-from glora_search.errors import DamagedStudyError, StorageError, StudyHeldError
 from glora_search.recording.store import FREE
+from glora_search.study.errors import DamagedStudyError, StorageError, StudyHeldError
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import psutil
 
-from glora_search.errors import StorageError
+from glora_search.study.errors import StorageError
 
 # As the system names them, without the `fuse.` of those that are a program's.
 _KERNEL: Final = {"nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "davfs"}

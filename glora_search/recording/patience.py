@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from glora_search.errors import StorageUnavailableError
 from glora_search.recording.shielding import held_back
 from glora_search.recording.store import StudyStore, Tally
 from glora_search.recording.trial_codec import JSON
-from glora_search.records import Outcome
+from glora_search.study.errors import StorageUnavailableError
+from glora_search.study.outcomes import Outcome
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

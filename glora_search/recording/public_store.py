@@ -22,12 +22,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_search.errors import StorageError, StudyExistsError
 from glora_search.recording.connection import Connection
 from glora_search.recording.lease import check_token
 from glora_search.recording.store import LEASE_KEY, Tally
 from glora_search.recording.trial_codec import JSON, MARK, decode, encode, unrecorded
-from glora_search.records import Fitness, Outcome
+from glora_search.study.errors import StorageError, StudyExistsError
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import InvalidConfigError, SearchSpace, SubnetConfig
 
 _ENDED = (TrialState.COMPLETE, TrialState.FAIL)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from glora_search.recording.trial_codec import JSON
-from glora_search.records import Outcome
+from glora_search.study.outcomes import Outcome
 
 RESERVED: Final = "glora_search:"
 """Prefix of the study attributes that are this package's own."""

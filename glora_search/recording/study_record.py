@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from glora_search.errors import StorageError, StudyHeldError
 from glora_search.recording.lease import Holder, Lease, check_token
 from glora_search.recording.patience import PATIENCE_S, Patience, PatientStore
 from glora_search.recording.store import RESERVED, StudyStore, Tally
 from glora_search.recording.trial_codec import JSON
-from glora_search.records import Fitness, Outcome
+from glora_search.study.errors import StorageError, StudyHeldError
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import SearchSpace
 
 

@@ -19,11 +19,11 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_search.errors import DamagedStudyError
 from glora_search.recording.connection import Connection
 from glora_search.recording.patience import PATIENCE_S, Patience
 from glora_search.recording.study_record import StudyRecord
-from glora_search.sweep_trial import State, SweepTrial
+from glora_search.study.errors import DamagedStudyError
+from glora_search.study.sweep_trial import State, SweepTrial
 
 SUFFIX: Final = "/sweep"
 """What a sweep's name adds to that of its study."""

@@ -18,14 +18,14 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from glora_search.errors import StorageError, StudyExistsError
 from glora_search.recording.connection import Connection
 from glora_search.recording.genome_rows import GenomeRows
 from glora_search.recording.lease import check_token
 from glora_search.recording.store import LEASE_KEY, Tally
 from glora_search.recording.trial_codec import JSON, KEYS, MARK, Place, decode, unrecorded
 from glora_search.recording.trial_rows import TrialRows, insert_attributes, trial_rows
-from glora_search.records import Fitness, Outcome
+from glora_search.study.errors import StorageError, StudyExistsError
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import SearchSpace
 
 _STUDIES: Final[sa.Table] = models.StudyModel.__table__

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from sys import intern
 from typing import Any, Final, TypeAlias
 
-from glora_search.errors import StorageError
-from glora_search.records import Candidate, Outcome
+from glora_search.study.errors import StorageError
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import SubnetConfig
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"

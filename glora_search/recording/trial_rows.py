@@ -16,7 +16,7 @@ from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import TrialState
 
 from glora_search.recording.trial_codec import encode
-from glora_search.records import Fitness, Outcome
+from glora_search.study.outcomes import Fitness, Outcome
 
 Columns: TypeAlias = dict[str, Any]
 

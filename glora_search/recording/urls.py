@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from glora_search.errors import StorageError
+from glora_search.study.errors import StorageError
 
 _ACCEPTED: Final = "accepted: sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 _DRIVERS: Final = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glora_search.finalists import ATTRIBUTE, Finalist
+from glora_search.study.finalists import ATTRIBUTE, Finalist
 from search_spaces import NO_LIMITS, InfeasibleLimitError, ParamLimits
 
 

@@ -12,7 +12,6 @@ from typing import Final
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from glora_search.records import Fitness, Outcome
 from glora_search.reporting.points import (
     AXIS_TITLES,
     add_trial_points,
@@ -22,6 +21,7 @@ from glora_search.reporting.points import (
 )
 from glora_search.reporting.theme import FAILED, INK, MUTED, RULE, TEMPLATE
 from glora_search.reporting.trials import Trials, in_search_order
+from glora_search.study.outcomes import Fitness, Outcome
 
 _MOST_BOUNDARIES: Final = 60
 _MOST_LABELS: Final = 20

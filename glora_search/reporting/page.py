@@ -13,7 +13,6 @@ import plotly.io
 import plotly.offline
 from markupsafe import Markup
 
-from glora_search.records import Fitness
 from glora_search.reporting import formatting
 from glora_search.reporting.frequencies import expected_shares, observed_shares
 from glora_search.reporting.frequency_figures import (
@@ -30,6 +29,7 @@ from glora_search.reporting.tokens import colours, in_order, short_form, text_co
 from glora_search.reporting.toml_text import toml_text
 from glora_search.reporting.trade_off import trade_off_figure
 from glora_search.reporting.trials import best_share, pareto_front
+from glora_search.study.outcomes import Fitness
 from search_spaces import NO_LIMITS
 
 _TEMPLATE: Final = "report.html.jinja"

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from glora_search.records import Fitness, Outcome
 from glora_search.reporting.theme import Mark, operator_marks
 from glora_search.reporting.trials import Trials
+from glora_search.study.outcomes import Fitness, Outcome
 
 AXIS_TITLES: Final = {Fitness.LOSS: "val loss (nats)", Fitness.TOP1: "val top-1 (%)"}
 PARAMS_TITLE: Final = "adapter parameters (without the head)"

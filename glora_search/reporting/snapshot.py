@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from glora_search.finalists import winner_of
 from glora_search.recording import StudyRecord
-from glora_search.records import Fitness, Outcome
 from glora_search.reporting.attributes import StudyFacts, read_facts
 from glora_search.reporting.formatting import standard_error
 from glora_search.reporting.trials import Trials, complete, in_search_order, ranking
+from glora_search.study.finalists import winner_of
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import SearchSpace, rank_of, token_params
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from glora_search.records import Fitness
 from glora_search.reporting.formatting import (
     count,
     loss,
@@ -16,6 +15,7 @@ from glora_search.reporting.formatting import (
     standard_error,
 )
 from glora_search.reporting.snapshot import Snapshot
+from glora_search.study.outcomes import Fitness
 
 _AIMS: Final = {
     Fitness.LOSS: "val loss (lower is better)",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from glora_search.records import Fitness
 from glora_search.reporting.formatting import standard_error
 from glora_search.reporting.points import (
     AXIS_TITLES,
@@ -17,6 +16,7 @@ from glora_search.reporting.points import (
 )
 from glora_search.reporting.theme import INK, TEMPLATE, WINNER
 from glora_search.reporting.trials import Trials, pareto_front, ranking
+from glora_search.study.outcomes import Fitness
 
 
 def trade_off_figure(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from glora_search.records import Fitness, Outcome
+from glora_search.study.outcomes import Fitness, Outcome
 
 Trials: TypeAlias = Mapping[int, Outcome]
 """Outcomes by Optuna's trial number."""

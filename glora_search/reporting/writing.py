@@ -6,10 +6,10 @@ import logging
 import os
 from pathlib import Path
 
-from glora_search.errors import ReportError
 from glora_search.recording import StudyRecord
 from glora_search.reporting.page import render_page
 from glora_search.reporting.snapshot import take_snapshot
+from glora_search.study.errors import ReportError
 
 _log = logging.getLogger(__name__)
 

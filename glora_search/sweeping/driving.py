@@ -8,21 +8,21 @@ from typing import Any, Final
 
 from ray.util.queue import Empty, Queue
 
-from glora_search.errors import (
+from glora_search.cluster.connection import WorkerPool, ray
+from glora_search.recording import Database, SweepRecord, SweepSummary
+from glora_search.recording.shielding import shielded
+from glora_search.recording.storage_url import driver_url
+from glora_search.recording.urls import parse_url
+from glora_search.stages.prepare import Materials, prepare
+from glora_search.stages.progress import Bar, Progress, Silent
+from glora_search.study.errors import (
     ClusterError,
     StudyFileError,
     StudyNotFoundError,
 )
-from glora_search.evaluating.ray_cluster import WorkerPool, ray
-from glora_search.prepare import Materials, prepare
-from glora_search.progress import Bar, Progress, Silent
-from glora_search.recording import Database, SweepRecord, SweepSummary
-from glora_search.recording.shielding import shielded
-from glora_search.recording.urls import parse_url
-from glora_search.storage_url import driver_url
-from glora_search.study_file import load_study_file
-from glora_search.study_sections import StudyFile
-from glora_search.sweep_trial import SweepTrial
+from glora_search.study.file import load_study_file
+from glora_search.study.sections import StudyFile
+from glora_search.study.sweep_trial import SweepTrial
 from glora_search.sweeping.comparable import open_or_create
 from glora_search.sweeping.recipes import swept_space, written_recipe
 from glora_search.sweeping.trial import TrialPackage
@@ -44,7 +44,7 @@ def sweep(
     included.
 
     Args:
-        study: A study file's path, or what `glora_search.study_file.load_study_file` made of it.
+        study: A study file's path, or what `glora_search.study.file.load_study_file` made of it.
         storage: As in `glora_search.launch`.
         progress: Where to report long steps.
 

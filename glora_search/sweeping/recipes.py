@@ -16,8 +16,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from glora_search.study_sections import StudyFile
-from glora_search.sweep_section import SWEPT, FloatRange, IntRange, SweepSection
+from glora_search.study.sections import StudyFile
+from glora_search.study.sweep_section import SWEPT, FloatRange, IntRange, SweepSection
 
 
 def swept_space(file: StudyFile) -> dict[str, BaseDistribution]:

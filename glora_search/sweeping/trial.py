@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from glora_search.cluster_training import TrainingPackage
+from glora_search.cluster.training import TrainingPackage
 from glora_search.evaluating.package import pack_split, unpack_split
 from glora_search.evaluating.results import worker_name
-from glora_search.prepare import Materials, param_limits
+from glora_search.stages.prepare import Materials, param_limits
 from glora_search.sweeping.recipes import rungs, scored_epochs
 from glora_search.sweeping.tuning import Report
 from search_spaces import GLoRASearchError, SubnetConfig

@@ -20,8 +20,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from glora_search.evaluating.ray_cluster import ray
-from glora_search.sweep_trial import State, SweepTrial
+from glora_search.cluster.connection import ray
+from glora_search.study.sweep_trial import State, SweepTrial
 from glora_search.sweeping.recipes import step_of
 
 # Read by Ray Tune: nothing but the queue takes what it tells.

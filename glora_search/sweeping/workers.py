@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
-from glora_search.progress import Progress
-from glora_search.study_sections import StudyFile
+from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.stages.progress import Progress
+from glora_search.study.sections import StudyFile
 
 
 @contextmanager

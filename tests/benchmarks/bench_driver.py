@@ -21,13 +21,13 @@ import optuna
 from measuring import in_turns, progress, ratios, report, spread
 from scratch_database import scratch_database
 
+from glora_search.cluster.connection import ray
 from glora_search.evaluating import Evaluator
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-from glora_search.evaluating.ray_cluster import ray
 from glora_search.proposing import Proposer, SearchSettings, make_proposer
 from glora_search.recording import Database
-from glora_search.records import Candidate, Fitness, Outcome
-from glora_search.search import LoopSettings, run_search
+from glora_search.stages.search_loop import LoopSettings, run_search
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 from search_spaces import LayerSpec, SearchSpace, SubnetConfig, load_preset
 
 SPACE = SearchSpace(

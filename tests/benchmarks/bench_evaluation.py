@@ -30,7 +30,7 @@ from measuring import in_turns, progress, ratios, report, spread
 
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.proposing.settings import OperatorSet
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import SearchSpace, SubnetConfig
 from supernet import SubnetEvaluator
 from supernet.chain import BlockChain

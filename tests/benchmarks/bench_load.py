@@ -33,8 +33,8 @@ from scratch_database import scratch_database
 
 from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
 from glora_search.recording import Database
-from glora_search.records import Candidate, Fitness, Outcome
-from glora_search.search import LoopSettings, run_search, run_steady_search
+from glora_search.stages.search_loop import LoopSettings, run_search, run_steady_search
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

@@ -14,7 +14,7 @@ from functools import partial
 from measuring import in_turns, report, spread
 
 from glora_search.proposing import SearchSettings, make_proposer
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, ParamLimits, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

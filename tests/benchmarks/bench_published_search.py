@@ -30,7 +30,7 @@ from measuring import progress, report, spread
 
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.proposing.settings import OperatorSet
-from glora_search.records import Outcome
+from glora_search.study.outcomes import Outcome
 from supernet import SubnetEvaluator
 
 _PUBLISHED = 50 * 21

@@ -30,7 +30,7 @@ from scratch_database import scratch_database
 
 from glora_search.proposing import SearchSettings, SteadyStateProposer
 from glora_search.recording import Database
-from glora_search.records import Fitness, Outcome
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

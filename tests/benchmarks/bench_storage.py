@@ -27,7 +27,7 @@ from scratch_database import scratch_database
 
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.trial_codec import encode
-from glora_search.records import Candidate, Fitness, Outcome
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")

@@ -28,10 +28,10 @@ import pytest
 import sqlalchemy as sa
 from deployment import compose, free_port, manifest, words_of
 
-from glora_search.cli import cli
-from glora_search.errors import StorageError
+from glora_search.cli.commands import cli
 from glora_search.recording import Database
-from glora_search.records import Fitness
+from glora_search.study.errors import StorageError
+from glora_search.study.outcomes import Fitness
 from search_spaces import LayerSpec, SearchSpace
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from tiny_study import N_SUBNETS, write_backbone, write_study
 
-from glora_search.cli import main
+from glora_search.cli.commands import main
 from glora_search.recording import Database
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from tiny_study import N_SUBNETS, write_study
 
-from glora_search.cli import cli
+from glora_search.cli.commands import cli
 from glora_search.recording import Database
 
 

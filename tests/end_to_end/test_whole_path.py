@@ -14,7 +14,7 @@ import pytest
 from fork_server import Running, glora_search, wait_until
 from tiny_study import found, study, write_study
 
-from glora_search.driving import SearchResult, launch, resume
+from glora_search.operations.driving import SearchResult, launch, resume
 from glora_search.recording import Database
 
 # Long enough to be interrupted in the middle of training and in the middle of the search.
@@ -176,7 +176,7 @@ def test_timm_alone_loads_the_export(undisturbed: SearchResult) -> None:
 
 def test_search_never_reads_the_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the winner is chosen, nothing opens the test split."""
-    import glora_search.prepare as prepare_module
+    import glora_search.stages.prepare as prepare_module
 
     seen: list[str] = []
     real = prepare_module.load_test_split

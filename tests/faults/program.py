@@ -14,8 +14,8 @@ from typing import Any, Final
 from fork_server import Running, glora_search
 from tiny_study import found, write_study
 
-from glora_search.errors import StorageError, StudyNotFoundError
 from glora_search.recording import Database
+from glora_search.study.errors import StorageError, StudyNotFoundError
 
 HOOKS: Final = Path(__file__).parent / "hooks"
 

@@ -99,7 +99,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _made(full: bool, seed: int) -> dict[str, Any]:
-    from glora_search.provenance import machine, versions
+    from glora_search.stages.provenance import machine, versions
 
     folder = Path(__file__).parent
     words = ["git", "-C", str(folder), "describe", "--always", "--dirty"]

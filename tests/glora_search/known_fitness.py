@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from glora_search.proposing import Proposer
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import Gene, LayerSpec, SearchSpace, SubnetConfig
 
 CHOICES = {

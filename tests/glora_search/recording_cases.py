@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, SearchSpace
 
 CHOICES = {

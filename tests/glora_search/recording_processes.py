@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from fork_server import PROCESSES
 from recording_cases import batch
 
-from glora_search.errors import StudyHeldError
 from glora_search.recording import Database
+from glora_search.study.errors import StudyHeldError
 from search_spaces import SearchSpace
 
 PATIENCE_S = 60.0

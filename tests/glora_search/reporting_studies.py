@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glora_search.recording import Database, StudyRecord
-from glora_search.records import Candidate, Fitness, Outcome
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 from search_spaces import LayerSpec, SearchSpace, SubnetConfig
 
 CHOICES = {

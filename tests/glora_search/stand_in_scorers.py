@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ray import cloudpickle
 
-from glora_search.records import Candidate
+from glora_search.study.outcomes import Candidate
 from search_spaces import LayerSpec, SearchSpace, SubnetConfig
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests

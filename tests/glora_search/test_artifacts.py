@@ -17,14 +17,16 @@ from file_server import PASSWORD, READER, USER, file_server
 from fsspec.core import url_to_fs
 from tiny_study import found, study, study_table
 
-from glora_search import cached_training, export, launch, resume, supernet_stage
-from glora_search.artifacts import Artifacts
-from glora_search.driving import SearchResult
-from glora_search.errors import ArtifactError, StudyFileError
-from glora_search.progress import Bar, Silent
+from glora_search import export, launch, resume
+from glora_search.cli.summary import study_summary
+from glora_search.cluster.artifacts import Artifacts
+from glora_search.operations.driving import SearchResult
 from glora_search.recording import Database
-from glora_search.study_file import parse_study
-from glora_search.summary import study_summary
+from glora_search.stages import trained_once as cached_training
+from glora_search.stages import training as supernet_stage
+from glora_search.stages.progress import Bar, Silent
+from glora_search.study.errors import ArtifactError, StudyFileError
+from glora_search.study.file import parse_study
 from supernet.export import FILES
 
 
@@ -299,7 +301,7 @@ def test_the_directory_is_lost_after_the_search(
         raise AssertionError("it trains, or exports, again")
 
     monkeypatch.setattr(supernet_stage, "train_supernet", never)
-    monkeypatch.setattr("glora_search.driving.export_trial", never)
+    monkeypatch.setattr("glora_search.operations.driving.export_trial", never)
     shutil.rmtree(tmp_path / "runs")
     progress = StopsAfter()
     second = resume("tiny", storage=storage(tmp_path), progress=progress)

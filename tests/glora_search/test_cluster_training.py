@@ -15,10 +15,10 @@ from tiny_study import study
 from torch import Tensor
 from training_by_hand import train_by_hand
 
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
-from glora_search.prepare import prepare
-from glora_search.progress import Bar, Silent
-from glora_search.supernet_stage import train_or_load_supernet
+from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.stages.prepare import prepare
+from glora_search.stages.progress import Bar, Silent
+from glora_search.stages.training import train_or_load_supernet
 from supernet import Recipe, Supernet
 from supernet.errors import TrainingDivergedError
 

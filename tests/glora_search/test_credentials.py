@@ -22,13 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import write_study
 
-from glora_search import cli
-from glora_search.credentials import scrubbed
-from glora_search.errors import ClusterError, StorageError, StudyFileError
-from glora_search.evaluating.reaching import check_reachable
+from glora_search.cli import commands as cli
+from glora_search.cluster.reaching import check_reachable
+from glora_search.cluster.submitting import resume_submission
 from glora_search.recording import Database
 from glora_search.recording.urls import parse_url
-from glora_search.submitting import resume_submission
+from glora_search.study.credentials import scrubbed
+from glora_search.study.errors import ClusterError, StorageError, StudyFileError
 
 MARK = "Zq7Zq7"
 ENCODED = {
@@ -249,7 +249,7 @@ def test_what_a_message_is_scrubbed_of() -> None:
 
 _JOBS = """
 import json, sys
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
+from glora_search.cluster.connection import WorkerPool, connect, ray
 connect(None, WorkerPool(workers=1))
 from ray._private.worker import global_worker
 jobs = global_worker.gcs_client.get_all_job_info().values()

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import pytest
 from tiny_study import found, study
 
-from glora_search.errors import ClusterError
+from glora_search.cluster.reaching import check_reachable
 from glora_search.evaluating import Evaluator
 from glora_search.evaluating.in_process import InProcessEvaluator
 from glora_search.evaluating.package import EvaluationPackage
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-from glora_search.evaluating.reaching import check_reachable
-from glora_search.prepare import Materials, prepare
-from glora_search.progress import Silent
-from glora_search.records import Candidate
+from glora_search.stages.prepare import Materials, prepare
+from glora_search.stages.progress import Silent
+from glora_search.study.errors import ClusterError
+from glora_search.study.outcomes import Candidate
 from search_spaces import LayerConfig, SubnetConfig
 from supernet import Split, Supernet, evaluate_subnets
 

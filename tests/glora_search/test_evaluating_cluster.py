@@ -16,10 +16,10 @@ from own_ray import free_ports, own_head, without_ray
 from ray.cluster_utils import Cluster
 from stand_in_scorers import StandIn, candidates, loss_of
 
-from glora_search.errors import ClusterError
+from glora_search.cluster.room import Share, all_nodes
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-from glora_search.evaluating.ray_room import Share, all_nodes
-from glora_search.records import Outcome
+from glora_search.study.errors import ClusterError
+from glora_search.study.outcomes import Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ import sys
 
 sys.path[:0] = sys.argv[2:]
 from stand_in_scorers import StandIn, candidates
-from glora_search.errors import ClusterError
+from glora_search.study.errors import ClusterError
 from glora_search.evaluating import ray_cluster
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
 
@@ -201,7 +201,7 @@ sys.path[:0] = sys.argv[2:]
 import os, signal
 from stand_in_scorers import StandIn, candidates, loss_of
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-from glora_search.evaluating.ray_cluster import ray
+from glora_search.cluster.connection import ray
 
 workers = RayWorkers(sys.argv[1], WorkerPool(workers=1, elastic=True, max_tries=2))
 assert ray.util.client.ray.is_connected()

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from stand_in_scorers import StandIn, candidates, loss_of
 
-from glora_search.errors import ClusterError
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-from glora_search.records import Candidate, Outcome
+from glora_search.study.errors import ClusterError
+from glora_search.study.outcomes import Candidate, Outcome
 
 CANDIDATES = candidates(40)
 

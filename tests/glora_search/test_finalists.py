@@ -12,10 +12,14 @@ import pytest
 from reporting_studies import outcome, outcomes, recorded
 from tiny_study import found, study
 
-from glora_search import search_stage
-from glora_search.driving import SearchResult, launch, resume
-from glora_search.exporting import export
-from glora_search.finalists import (
+from glora_search.cli.summary import database_summary, result_summary, study_summary
+from glora_search.operations.driving import SearchResult, launch, resume
+from glora_search.recording import Database
+from glora_search.reporting.snapshot import take_snapshot
+from glora_search.reporting.summary import summary_sentences
+from glora_search.stages import searching as search_stage
+from glora_search.stages.exporting import export
+from glora_search.study.finalists import (
     Finalist,
     Scores,
     from_attributes,
@@ -23,11 +27,7 @@ from glora_search.finalists import (
     to_attribute,
     winner_of,
 )
-from glora_search.recording import Database
-from glora_search.records import Fitness, Outcome
-from glora_search.reporting.snapshot import take_snapshot
-from glora_search.reporting.summary import summary_sentences
-from glora_search.summary import database_summary, result_summary, study_summary
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import SubnetConfig
 from supernet import evaluate_subnets
 

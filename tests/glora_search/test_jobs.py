@@ -22,11 +22,11 @@ import sqlalchemy as sa
 from own_ray import Head, own_head
 from tiny_study import found, study, write_study
 
-from glora_search.driving import launch
-from glora_search.errors import ClusterError
-from glora_search.evaluating.reaching import check_reachable
-from glora_search.jobs import checked_address
+from glora_search.cluster.jobs import checked_address
+from glora_search.cluster.reaching import check_reachable
+from glora_search.operations.driving import launch
 from glora_search.recording import Database
+from glora_search.study.errors import ClusterError
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

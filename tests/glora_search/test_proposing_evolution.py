@@ -10,7 +10,7 @@ from known_fitness import searched, vit_space
 
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.proposing.evolution import fittest, propose_generation
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 from search_spaces import InvalidConfigError, ParamLimits
 
 SPACE = vit_space(4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from known_fitness import outcome_of, searched, tiny_space, vit_space
 
 from glora_search.proposing import SearchSettings, make_proposer
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 from search_spaces import InfeasibleLimitError, LayerSpec, ParamLimits, SearchSpace
 
 SPACE = vit_space(2)

@@ -7,7 +7,7 @@ import pytest
 
 from glora_search.proposing import SearchSettings
 from glora_search.proposing.seeding import candidate_rng, numpy_seed
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 from search_spaces import GLoRASearchError, InvalidConfigError
 
 

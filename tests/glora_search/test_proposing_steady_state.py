@@ -12,7 +12,7 @@ import pytest
 from known_fitness import outcome_of, searched, tiny_space, vit_space
 
 from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
-from glora_search.records import Candidate, Outcome
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import InfeasibleLimitError, InvalidConfigError, ParamLimits
 
 SPACE = vit_space(2)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import pytest
 from recording_cases import batch
 
-from glora_search.errors import StorageError
 from glora_search.recording.batch_writer import BatchWriter
-from glora_search.records import Outcome
+from glora_search.study.errors import StorageError
+from glora_search.study.outcomes import Outcome
 
 _PATIENCE_S = 30.0
 _OUTCOMES = batch(0, 30)

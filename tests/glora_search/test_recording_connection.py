@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 from recording_cases import SPACE, batch
 
-from glora_search.errors import StorageError
 from glora_search.recording import Database
 from glora_search.recording.connection import Connection
-from glora_search.records import Fitness
+from glora_search.study.errors import StorageError
+from glora_search.study.outcomes import Fitness
 
 
 def refusal(url: str, *, create: bool) -> str:

@@ -12,7 +12,7 @@ from recording_cases import LARGE_SPACE, SPACE, batch
 from recording_processes import child, die_in_flush, flush_for_ever, open_database
 
 from glora_search.recording import Database, StudyRecord
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 from search_spaces import SearchSpace
 
 _SIZE = 30

@@ -12,7 +12,7 @@ from recording_cases import SPACE, batch
 
 from glora_search.recording import Database
 from glora_search.recording.database import KNOWN_SCHEMAS
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 
 
 def ask(application: Any, path: str) -> Any:

@@ -9,16 +9,16 @@ import pytest
 import sqlalchemy as sa
 from recording_cases import LARGE_SPACE, SPACE, batch
 
-from glora_search.errors import (
+from glora_search.recording import Database, check_study_name
+from glora_search.recording.database import KNOWN_SCHEMAS
+from glora_search.study.errors import (
     DamagedStudyError,
     StorageError,
     StudyExistsError,
     StudyFileError,
     StudyNotFoundError,
 )
-from glora_search.recording import Database, check_study_name
-from glora_search.recording.database import KNOWN_SCHEMAS
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 

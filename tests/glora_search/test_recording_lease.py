@@ -17,12 +17,12 @@ import sqlalchemy as sa
 from recording_cases import SPACE, batch
 from recording_processes import PATIENCE_S, child, hold
 
-from glora_search.errors import StorageError, StudyHeldError
 from glora_search.recording import Database, Holder, StudyRecord
 from glora_search.recording.connection import Connection
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.store import FREE, LEASE_KEY
-from glora_search.records import Fitness
+from glora_search.study.errors import StorageError, StudyHeldError
+from glora_search.study.outcomes import Fitness
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 LONG_S = 3600.0

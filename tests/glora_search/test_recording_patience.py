@@ -20,14 +20,14 @@ import pytest
 from own_postgres import OwnPostgres, missing, own_postgres
 from recording_cases import SPACE, batch
 
-from glora_search.errors import StorageError, StorageUnavailableError, StudyHeldError
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.batch_writer import BatchWriter
 from glora_search.recording.connection import Connection
 from glora_search.recording.patience import Patience, PatientStore
 from glora_search.recording.shielding import shielded
 from glora_search.recording.store import FREE
-from glora_search.records import Fitness
+from glora_search.study.errors import StorageError, StorageUnavailableError, StudyHeldError
+from glora_search.study.outcomes import Fitness
 
 _AWAY_S = 1.5
 

@@ -13,7 +13,7 @@ from recording_cases import SPACE, batch
 
 from glora_search.recording import Database
 from glora_search.recording.shielding import shielded
-from glora_search.records import Fitness
+from glora_search.study.outcomes import Fitness
 
 
 def test_an_interruption_waits_for_the_end_of_the_block() -> None:

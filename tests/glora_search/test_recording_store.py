@@ -18,11 +18,11 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from recording_cases import LARGE_SPACE, SPACE, batch, outcome
 
-from glora_search.errors import StorageError, StudyHeldError
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.trial_codec import encode
-from glora_search.records import Fitness, Outcome
+from glora_search.study.errors import StorageError, StudyHeldError
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import InvalidConfigError, LayerSpec, SearchSpace, SubnetConfig
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}

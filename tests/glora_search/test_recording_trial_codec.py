@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_cases import SPACE, outcome
 
-from glora_search.errors import StorageError
 from glora_search.recording.trial_codec import decode, encode, unrecorded
+from glora_search.study.errors import StorageError
 
 _PLACES = st.integers(0, 10**6)
 _NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glora_search.errors import StorageError
 from glora_search.recording.urls import parse_url
+from glora_search.study.errors import StorageError
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 import pytest
 from reporting_studies import ONE_LAYER, SWIN, VIT, outcome, outcomes
 
-from glora_search.records import Fitness
 from glora_search.reporting.frequencies import expected_shares, observed_shares
 from glora_search.reporting.frequency_figures import (
     ChoiceShares,
@@ -23,6 +22,7 @@ from glora_search.reporting.theme import operator_marks
 from glora_search.reporting.tokens import short_form
 from glora_search.reporting.trade_off import trade_off_figure
 from glora_search.reporting.trials import Trials, pareto_front, ranking
+from glora_search.study.outcomes import Fitness
 from search_spaces import NO_LIMITS, SUPPORTS, LayerSpec, SearchSpace
 
 OPERATORS = ("random", "mutation", "crossover")

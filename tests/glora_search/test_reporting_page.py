@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from reporting_studies import HOSTILE, ONE_LAYER, SWIN, Page, outcome, outcomes, recorded
 
-from glora_search.errors import ReportError
-from glora_search.records import Fitness
 from glora_search.reporting import write_report
 from glora_search.reporting.page import render_page
 from glora_search.reporting.snapshot import take_snapshot
+from glora_search.study.errors import ReportError
+from glora_search.study.outcomes import Fitness
 from search_spaces import GLoRASearchError
 
 FIGURES = ["history", "trade_off", "winner", "overall", "low_rank", "by_depth"]

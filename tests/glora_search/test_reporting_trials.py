@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reporting_studies import outcome
 
-from glora_search.records import Fitness, Outcome
 from glora_search.reporting.trials import best_share, in_search_order, pareto_front, ranking
+from glora_search.study.outcomes import Fitness, Outcome
 
 _SUBNET = outcome(0).candidate.subnet  # what it chooses does not matter here
 

@@ -12,12 +12,12 @@ import pytest
 from known_fitness import outcome_of, vit_space
 from recording_processes import child
 
-from glora_search.errors import StorageError, StudyHeldError, TooManyFailuresError
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.store import FREE
-from glora_search.records import Candidate, Fitness, Outcome
-from glora_search.search import LoopSettings, run_search
+from glora_search.stages.search_loop import LoopSettings, run_search
+from glora_search.study.errors import StorageError, StudyHeldError, TooManyFailuresError
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(population=10, generations=3, parents=4, mutations=4, crossovers=4)

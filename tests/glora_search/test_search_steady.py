@@ -10,11 +10,11 @@ from itertools import islice
 import pytest
 from known_fitness import outcome_of, vit_space
 
-from glora_search.errors import TooManyFailuresError
 from glora_search.proposing import SearchSettings, SteadyStateProposer
 from glora_search.recording import Database
-from glora_search.records import Candidate, Fitness, Outcome
-from glora_search.search import LoopSettings, run_steady_search
+from glora_search.stages.search_loop import LoopSettings, run_steady_search
+from glora_search.study.errors import TooManyFailuresError
+from glora_search.study.outcomes import Candidate, Fitness, Outcome
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tiny_study import study_table, write_study
 
-from glora_search.errors import StudyFileError
-from glora_search.examples import example_names, load_example
 from glora_search.proposing import SearchSettings
-from glora_search.study_file import load_study_file, parse_study, stored_study
-from glora_search.study_sections import SearchSection, SupernetSection
+from glora_search.study.errors import StudyFileError
+from glora_search.study.examples import example_names, load_example
+from glora_search.study.file import load_study_file, parse_study, stored_study
+from glora_search.study.sections import SearchSection, SupernetSection
 from supernet import Recipe
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from glora_search.errors import StorageError, StudyFileError
-from glora_search.submitting import checked_storage, launch_submission, resume_submission
+from glora_search.cluster.submitting import checked_storage, launch_submission, resume_submission
+from glora_search.study.errors import StorageError, StudyFileError
 
 SERVER = "postgresql://me@db/studies"
 

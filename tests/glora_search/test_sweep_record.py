@@ -10,17 +10,17 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from recording_cases import SPACE, batch
 
-from glora_search.errors import (
+from glora_search.cli.summary import database_summary
+from glora_search.cli.sweep_summary import sweep_status, sweep_summary
+from glora_search.recording import Database, SweepRecord
+from glora_search.study.errors import (
     DamagedStudyError,
     StudyExistsError,
     StudyHeldError,
     StudyNotFoundError,
 )
-from glora_search.recording import Database, SweepRecord
-from glora_search.records import STUDY_NAME, Fitness
-from glora_search.summary import database_summary
-from glora_search.sweep_trial import SweepTrial
-from glora_search.sweeping.summary import sweep_status, sweep_summary
+from glora_search.study.outcomes import STUDY_NAME, Fitness
+from glora_search.study.sweep_trial import SweepTrial
 
 SWEPT = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),

@@ -14,10 +14,10 @@ from optuna.distributions import (
 from ray.tune.schedulers import ASHAScheduler
 from tiny_study import study, study_table
 
-from glora_search.errors import StudyFileError
-from glora_search.study_file import parse_study
-from glora_search.study_sections import StudyFile
-from glora_search.sweep_section import SWEPT, SweepSection
+from glora_search.study.errors import StudyFileError
+from glora_search.study.file import parse_study
+from glora_search.study.sections import StudyFile
+from glora_search.study.sweep_section import SWEPT, SweepSection
 from glora_search.sweeping.recipes import (
     rungs,
     scored_epochs,

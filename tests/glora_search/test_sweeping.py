@@ -18,13 +18,13 @@ from killing import killing_a_worker
 from ray.util.queue import Empty, Queue
 from tiny_study import write_study
 
-from glora_search.cli import main
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
-from glora_search.prepare import prepare
-from glora_search.progress import Bar, Silent
-from glora_search.study_file import load_study_file
-from glora_search.supernet_stage import train_or_load_supernet
-from glora_search.sweep_trial import SweepTrial
+from glora_search.cli.commands import main
+from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.stages.prepare import prepare
+from glora_search.stages.progress import Bar, Silent
+from glora_search.stages.training import train_or_load_supernet
+from glora_search.study.file import load_study_file
+from glora_search.study.sweep_trial import SweepTrial
 from glora_search.sweeping.trial import scored_subnets
 from supernet import evaluate_subnets
 
@@ -73,7 +73,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def run_command(*words: str, interrupted_after: int = 0) -> Ended:
         monkeypatch.setattr(sys, "argv", ["glora-search", *words])
         monkeypatch.setattr(
-            "glora_search.progress.for_stderr", lambda: Impatient(interrupted_after or -1)
+            "glora_search.stages.progress.for_stderr", lambda: Impatient(interrupted_after or -1)
         )
         capsys.readouterr()
         status = 0

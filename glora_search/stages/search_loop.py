@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from glora_search.errors import StorageError, TooManyFailuresError
 from glora_search.evaluating import Evaluator
 from glora_search.proposing import Proposer, SearchSettings, SteadyStateProposer
 from glora_search.recording import StudyRecord
 from glora_search.recording.batch_writer import BatchWriter
-from glora_search.records import Candidate, Outcome
+from glora_search.study.errors import StorageError, TooManyFailuresError
+from glora_search.study.outcomes import Candidate, Outcome
 
 _log = logging.getLogger(__name__)
 

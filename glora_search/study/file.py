@@ -18,10 +18,10 @@ from typing import Annotated, Any, Final
 import pydantic
 from pydantic import BaseModel
 
-from glora_search.credentials import holds_password, scrubbed, without_password
-from glora_search.errors import StudyFileError
-from glora_search.study_sections import ClusterSection, ExportSection, StudyFile
-from glora_search.sweep_section import CHOICES, RANGE, SWEPT
+from glora_search.study.credentials import holds_password, scrubbed, without_password
+from glora_search.study.errors import StudyFileError
+from glora_search.study.sections import ClusterSection, ExportSection, StudyFile
+from glora_search.study.sweep_section import CHOICES, RANGE, SWEPT
 
 RESUMABLE_KEYS: Final = (
     *(f"cluster.{name}" for name in ClusterSection.model_fields),

@@ -20,9 +20,9 @@ import click
 from search_spaces.errors import GLoRASearchError
 
 if TYPE_CHECKING:
-    from glora_search.progress import Progress
-    from glora_search.study_sections import StudyFile
-    from glora_search.submitting import Submission
+    from glora_search.cluster.submitting import Submission
+    from glora_search.stages.progress import Progress
+    from glora_search.study.sections import StudyFile
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
 
@@ -133,7 +133,7 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     time.
     """
     _tell_of_loading()
-    from glora_search.demo import run_demo
+    from glora_search.operations.demo import run_demo
 
     try:
         with _watched() as progress:
@@ -148,7 +148,7 @@ def demo(out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.argument("name", required=False)
 def example(name: str | None) -> None:
     """Print a commented study file; without NAME, list those there are."""
-    from glora_search.examples import example_names, load_example
+    from glora_search.study.examples import example_names, load_example
 
     click.echo("\n".join(example_names()) if name is None else load_example(name), nl=name is None)
 
@@ -195,8 +195,8 @@ def launch(
     if file is None:
         return
     _tell_of_loading()
-    from glora_search import driving
-    from glora_search.summary import result_summary
+    from glora_search.cli.summary import result_summary
+    from glora_search.operations import driving
 
     with _resumable(file.study.name, storage) as progress:
         result = driving.launch(file, storage=storage, progress=progress)
@@ -245,9 +245,9 @@ def sweep(
     if file is None:
         return
     _tell_of_loading()
-    from glora_search.storage_url import shown_url
+    from glora_search.cli.sweep_summary import sweep_summary
+    from glora_search.recording.storage_url import shown_url
     from glora_search.sweeping import driving
-    from glora_search.sweeping.summary import sweep_summary
 
     try:
         with _watched() as progress:
@@ -279,17 +279,17 @@ def resume(
     name: str, overrides: tuple[str, ...], storage: str | None, address: str | None, as_json: bool
 ) -> None:
     """Go on with a study where the database says it stopped; here, or as a job as `launch` does."""
-    from glora_search.jobs import is_job_address
+    from glora_search.cluster.jobs import is_job_address
 
     if is_job_address(address):
-        from glora_search.submitting import resume_submission
+        from glora_search.cluster.submitting import resume_submission
 
         _submit(resume_submission(name, overrides, storage), address, as_json)
         return
     overrides = _with_address(overrides, address)
     _tell_of_loading()
-    from glora_search import driving
-    from glora_search.summary import result_summary
+    from glora_search.cli.summary import result_summary
+    from glora_search.operations import driving
 
     with _resumable(name, storage) as progress:
         result = driving.resume(name, overrides=overrides, storage=storage, progress=progress)
@@ -319,15 +319,15 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
     is.
     """
     if address is not None:
-        from glora_search.job_summary import job_summary, jobs_summary
-        from glora_search.jobs import Jobs
+        from glora_search.cli.job_summary import job_summary, jobs_summary
+        from glora_search.cluster.jobs import Jobs
 
         jobs = Jobs(address)
         told = jobs_summary(jobs.all(), address) if name is None else job_summary(jobs.get(name))
         _show(told, as_json)
         return
-    from glora_search.summary import database_summary, study_summary
-    from glora_search.sweeping.summary import sweep_status
+    from glora_search.cli.summary import database_summary, study_summary
+    from glora_search.cli.sweep_summary import sweep_status
 
     if name is None:
         summary = database_summary(storage)
@@ -354,7 +354,7 @@ def logs(job: str, address: str, follow: bool) -> None:
 
     Ctrl-C ends --follow, and leaves the job alone.
     """
-    from glora_search.jobs import Jobs
+    from glora_search.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     for text in jobs.logs(jobs.get(job), follow=follow):
@@ -375,8 +375,8 @@ def stop(job: str, address: str, as_json: bool) -> None:
     """Interrupt a job as Ctrl-C would, and wait until it has ended; JOB is its id, or the study
     whose latest job it is. What had arrived is recorded; `resume` goes on from there.
     """
-    from glora_search.job_summary import job_summary
-    from glora_search.jobs import Jobs
+    from glora_search.cli.job_summary import job_summary
+    from glora_search.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     told = job_summary(jobs.stop(jobs.get(job)))
@@ -404,9 +404,9 @@ Examples:
 def export(name: str, out: Path, trial: int | None, storage: str | None, as_json: bool) -> None:
     """Write a subnet as a plain vision transformer that timm alone can load."""
     _tell_of_loading()
-    from glora_search import exporting
-    from glora_search.progress import for_stderr
-    from glora_search.summary import export_summary
+    from glora_search.cli.summary import export_summary
+    from glora_search.stages import exporting
+    from glora_search.stages.progress import for_stderr
 
     exported = exporting.export(name, out, trial=trial, storage=storage, progress=for_stderr())
     summary = export_summary(exported)
@@ -430,8 +430,8 @@ Example:
 def report(name: str, out: Path | None, storage: str | None) -> None:
     """Write pictures and tables of a study as one HTML file that needs no network."""
     from glora_search.recording import Database
+    from glora_search.recording.storage_url import resolve_storage
     from glora_search.reporting import write_report
-    from glora_search.storage_url import resolve_storage
 
     path = out or Path(f"{name}.html")
     with Database.open(resolve_storage(storage), create=False) as database:
@@ -450,14 +450,14 @@ def _checked(
     as_json: bool,
 ) -> StudyFile | None:
     """The checked study that `verb` is to run here; None where it was sent to a cluster."""
-    from glora_search.jobs import is_job_address
-    from glora_search.study_file import load_study_file
+    from glora_search.cluster.jobs import is_job_address
+    from glora_search.study.file import load_study_file
 
     file = load_study_file(study, _with_address(overrides, address))
     address = address or file.cluster.address
     if not is_job_address(address):
         return file
-    from glora_search.submitting import launch_submission
+    from glora_search.cluster.submitting import launch_submission
 
     submission = launch_submission(study, overrides, storage, check_paths=check_paths, verb=verb)
     _submit(submission, address, as_json)
@@ -466,8 +466,8 @@ def _checked(
 
 def _submit(submission: Submission, address: str, as_json: bool) -> None:
     """Send a study to a cluster, print the job's id, and tell how to go on."""
-    from glora_search.job_summary import submitted_summary
-    from glora_search.jobs import Jobs
+    from glora_search.cli.job_summary import submitted_summary
+    from glora_search.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     job = submission.send(jobs)
@@ -482,8 +482,8 @@ def _watched() -> Iterator[Progress]:
     """Progress on stderr, where what libraries print goes as well (Ray tells of lost workers on
     stdout, which is for results), and interruptions that do not get lost.
     """
-    from glora_search.interruption import Interruptible
-    from glora_search.progress import for_stderr
+    from glora_search.cli.interruption import Interruptible
+    from glora_search.stages.progress import for_stderr
 
     with contextlib.redirect_stdout(sys.stderr), Interruptible(for_stderr()) as progress:
         yield progress
@@ -502,7 +502,7 @@ def _resumable(name: str, storage: str | None) -> Iterator[Progress]:
 
 def _how_to_go_on(name: str, storage: str | None) -> str:
     from glora_search.recording import Database
-    from glora_search.storage_url import resolve_storage
+    from glora_search.recording.storage_url import resolve_storage
 
     try:
         with Database.open(resolve_storage(storage), create=False) as database:
@@ -515,7 +515,7 @@ def _how_to_go_on(name: str, storage: str | None) -> str:
 
 def _swept_so_far(name: str, storage: str | None) -> str:
     from glora_search.recording import Database
-    from glora_search.storage_url import resolve_storage
+    from glora_search.recording.storage_url import resolve_storage
 
     try:
         with Database.open(resolve_storage(storage), create=False) as database:
@@ -558,7 +558,7 @@ def main() -> None:
         _tell("interrupted")
         sys.exit(130)
     except GLoRASearchError as error:
-        from glora_search.errors import StudyFileError
+        from glora_search.study.errors import StudyFileError
 
         _tell(f"error: {error}")
         sys.exit(2 if isinstance(error, StudyFileError) else 1)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from glora_search.cached_training import cached_path, train_once
-from glora_search.prepare import Materials, device_of
-from glora_search.progress import Progress
+from glora_search.stages.prepare import Materials, device_of
+from glora_search.stages.progress import Progress
+from glora_search.stages.trained_once import cached_path, train_once
 from supernet import Checkpointing, EpochEnd, Recipe, Supernet, train_supernet
 from supernet.checkpoints import load_checkpoint
 from supernet.fingerprints import fingerprint
@@ -104,7 +104,7 @@ def _train_on_cluster(
     checkpointing: Checkpointing,
     on_epoch: Callable[[EpochEnd], None],
 ) -> None:
-    from glora_search.cluster_training import TrainingPackage, train_on_cluster, training_workers
+    from glora_search.cluster.training import TrainingPackage, train_on_cluster, training_workers
 
     file = materials.file
     section = file.supernet

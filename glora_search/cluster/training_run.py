@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from glora_search.evaluating.ray_cluster import WorkerPool
+from glora_search.cluster.connection import WorkerPool
 from search_spaces import GLoRASearchError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -97,6 +97,6 @@ def run_ray_train(config: dict[str, Any], pool: WorkerPool, max_restarts: int) -
 
 
 def _work(config: dict[str, Any]) -> None:
-    from glora_search.cluster_training import work
+    from glora_search.cluster.training import work
 
     work(config)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from glora_search.errors import ClusterError
-from glora_search.evaluating.driver_name import plain_driver_name
-from glora_search.evaluating.reaching import check_reachable
+from glora_search.cluster.driver_name import plain_driver_name
+from glora_search.cluster.reaching import check_reachable
+from glora_search.study.errors import ClusterError
 
 # Read by ray at its import: no usage report, and an actor without GPU leaves CUDA alone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,7 +23,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from glora_search.evaluating.ray_room import Share, all_nodes
+from glora_search.cluster.room import Share, all_nodes
 
 __all__ = ["WorkerPool", "await_head", "connect", "ray"]  # ray with the settings above
 

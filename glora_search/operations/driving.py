@@ -8,31 +8,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glora_search.artifacts import Artifacts
-from glora_search.cached_training import artifact_name
-from glora_search.errors import ArtifactError, StudyExistsError, StudyNotFoundError
-from glora_search.exporting import (
+from glora_search.cluster.artifacts import Artifacts
+from glora_search.recording import Database, StudyRecord
+from glora_search.recording.storage_url import driver_url
+from glora_search.recording.urls import parse_url
+from glora_search.stages.exporting import (
     Export,
     chosen_trial,
     existing_export,
     export_trial,
     study_of,
 )
-from glora_search.prepare import Materials, check_fingerprints, prepare
-from glora_search.progress import Progress, Silent
-from glora_search.provenance import machine, versions
-from glora_search.recording import Database, StudyRecord
-from glora_search.recording.urls import parse_url
-from glora_search.records import Fitness, Outcome
-from glora_search.search_stage import rescore_finalists, search_precision, search_supernet
-from glora_search.storage_url import driver_url
-from glora_search.study_file import load_study_file, resumed_study
-from glora_search.study_sections import StudyFile
-from glora_search.supernet_stage import (
+from glora_search.stages.prepare import Materials, check_fingerprints, prepare
+from glora_search.stages.progress import Progress, Silent
+from glora_search.stages.provenance import machine, versions
+from glora_search.stages.searching import rescore_finalists, search_precision, search_supernet
+from glora_search.stages.trained_once import artifact_name
+from glora_search.stages.training import (
     supernet_file,
     supernet_fingerprint,
     train_or_load_supernet,
 )
+from glora_search.study.errors import ArtifactError, StudyExistsError, StudyNotFoundError
+from glora_search.study.file import load_study_file, resumed_study
+from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.sections import StudyFile
 from search_spaces import GLoRASearchError
 from supernet import Supernet
 from supernet.export import FILES as EXPORT_FILES
@@ -72,7 +72,7 @@ def launch(
     """Train (or reuse) the supernet, search it, and export the winner.
 
     Args:
-        study: A study file's path, or what `glora_search.study_file.load_study_file` made of it.
+        study: A study file's path, or what `glora_search.study.file.load_study_file` made of it.
         storage: Database URL; by default the environment's or a SQLite file in the working
             directory.
         progress: Where to report long steps.
@@ -184,8 +184,8 @@ def _workers(
     """
     if not file.cluster.workers:
         return lambda: None
+    from glora_search.cluster.connection import connect, ray
     from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-    from glora_search.evaluating.ray_cluster import connect, ray
 
     section = file.cluster
     pool = WorkerPool(

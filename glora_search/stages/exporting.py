@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from glora_search.artifacts import Artifacts
-from glora_search.finalists import Finalist, from_attributes, winner_of
-from glora_search.prepare import Materials, check_fingerprints, prepare
-from glora_search.progress import Progress, Silent
-from glora_search.provenance import versions
+from glora_search.cluster.artifacts import Artifacts
 from glora_search.recording import Database, StudyRecord
-from glora_search.records import Outcome
-from glora_search.storage_url import resolve_storage
-from glora_search.study_file import stored_study
-from glora_search.study_sections import StudyFile
-from glora_search.supernet_stage import supernet_fingerprint, train_or_load_supernet
+from glora_search.recording.storage_url import resolve_storage
+from glora_search.stages.prepare import Materials, check_fingerprints, prepare
+from glora_search.stages.progress import Progress, Silent
+from glora_search.stages.provenance import versions
+from glora_search.stages.training import supernet_fingerprint, train_or_load_supernet
+from glora_search.study.file import stored_study
+from glora_search.study.finalists import Finalist, from_attributes, winner_of
+from glora_search.study.outcomes import Outcome
+from glora_search.study.sections import StudyFile
 from supernet import Precision, Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
 from supernet.export import check_export_directory, largest_logit_difference, write_export

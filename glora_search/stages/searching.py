@@ -11,20 +11,20 @@ import torch
 from glora_search.evaluating import Evaluator
 from glora_search.evaluating.in_process import InProcessEvaluator
 from glora_search.evaluating.package import EvaluationPackage
-from glora_search.finalists import (
+from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
+from glora_search.recording import StudyRecord
+from glora_search.stages.prepare import Materials, device_of, param_limits
+from glora_search.stages.progress import Bar, Progress
+from glora_search.stages.search_loop import LoopSettings, run_search, run_steady_search
+from glora_search.study.finalists import (
     ATTRIBUTE,
     Scores,
     from_attributes,
     score_finalists,
     to_attribute,
 )
-from glora_search.prepare import Materials, device_of, param_limits
-from glora_search.progress import Bar, Progress
-from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
-from glora_search.recording import StudyRecord
-from glora_search.records import Fitness, Outcome
-from glora_search.search import LoopSettings, run_search, run_steady_search
-from glora_search.study_sections import StudyFile
+from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.sections import StudyFile
 from search_spaces import SubnetConfig
 from supernet import Precision, SubnetEvaluator, Supernet
 from supernet.evaluation import autocast_dtype

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from glora_search.artifacts import Artifacts
-from glora_search.cached_training import cached_path, train_once
-from glora_search.data_section import make_source
-from glora_search.errors import FingerprintError
-from glora_search.progress import Progress
-from glora_search.study_sections import PretrainSection, StudyFile
+from glora_search.cluster.artifacts import Artifacts
+from glora_search.stages.progress import Progress
+from glora_search.stages.sources import make_source
+from glora_search.stages.trained_once import cached_path, train_once
+from glora_search.study.errors import FingerprintError
+from glora_search.study.sections import PretrainSection, StudyFile
 from search_spaces import ParamLimits, SearchSpace
 from supernet import (
     DEFAULT_PATTERNS,

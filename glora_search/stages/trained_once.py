@@ -17,8 +17,8 @@ from typing import Final
 
 from torch import Tensor
 
-from glora_search.artifacts import Artifacts
-from glora_search.progress import Progress
+from glora_search.cluster.artifacts import Artifacts
+from glora_search.stages.progress import Progress
 from supernet import Checkpointing, EpochEnd
 from supernet.checkpoints import save_checkpoint, set_aside_if_damaged
 

@@ -16,9 +16,9 @@ import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, ValidationInfo, field_validator
 
-from glora_search.credentials import ELSEWHERE, holds_password
-from glora_search.records import STUDY_NAME
-from glora_search.section_types import (
+from glora_search.study.credentials import ELSEWHERE, holds_password
+from glora_search.study.outcomes import STUDY_NAME
+from glora_search.study.section_types import (
     AbsolutePath,
     Count,
     CountOrZero,
@@ -30,7 +30,7 @@ from glora_search.section_types import (
     Seed,
     absolute,
 )
-from glora_search.sweep_section import SweepSection
+from glora_search.study.sweep_section import SweepSection
 from search_spaces import SUPPORTS, check_token, load_preset
 
 

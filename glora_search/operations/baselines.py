@@ -17,10 +17,10 @@ from typing import Any, Final, Self
 import numpy as np
 import torch
 
-from glora_search.prepare import Materials, device_of, prepare
-from glora_search.progress import Bar, Silent
-from glora_search.study_file import stored_study
-from glora_search.study_sections import StudyFile
+from glora_search.stages.prepare import Materials, device_of, prepare
+from glora_search.stages.progress import Bar, Silent
+from glora_search.study.file import stored_study
+from glora_search.study.sections import StudyFile
 from search_spaces import GLoRASearchError, SearchSpace
 from supernet import EpochEnd, Recipe, Supernet, train_supernet
 

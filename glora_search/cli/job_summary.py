@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from glora_search.jobs import Job, Jobs
-from glora_search.summary import Summary
+from glora_search.cli.summary import Summary
+from glora_search.cluster.jobs import Job, Jobs
 
 
 def submitted_summary(jobs: Jobs, job_id: str, study: str) -> Summary:

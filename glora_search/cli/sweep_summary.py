@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
+from glora_search.cli.summary import Summary
 from glora_search.recording import Database, SweepSummary
-from glora_search.storage_url import resolve_storage
-from glora_search.summary import Summary
-from glora_search.sweep_section import SWEPT
-from glora_search.sweep_trial import SweepTrial
+from glora_search.recording.storage_url import resolve_storage
+from glora_search.study.sweep_section import SWEPT
+from glora_search.study.sweep_trial import SweepTrial
 
 _COLUMNS: Final = ("trial", *SWEPT, "trained", "val loss", "val top-1", "seconds", "")
 LAUNCH: Final = ("glora-search", "launch", "STUDY.toml")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from glora_search.progress import Bar, Progress
+from glora_search.stages.progress import Bar, Progress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

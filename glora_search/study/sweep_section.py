@@ -17,7 +17,14 @@ from pydantic import (
     field_validator,
 )
 
-from glora_search.section_types import Count, CountOrZero, GPUs, NotNegative, Positive, Section
+from glora_search.study.section_types import (
+    Count,
+    CountOrZero,
+    GPUs,
+    NotNegative,
+    Positive,
+    Section,
+)
 
 SWEPT: Final = ("lr", "weight_decay", "epochs")
 """The keys of [supernet] that a sweep varies, under the same names."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from glora_search.finalists import from_attributes, to_attribute, winner_of
 from glora_search.recording import Database, StudyRecord, StudySummary
-from glora_search.records import Fitness
-from glora_search.storage_url import resolve_storage
+from glora_search.recording.storage_url import resolve_storage
+from glora_search.study.finalists import from_attributes, to_attribute, winner_of
+from glora_search.study.outcomes import Fitness
 
 if TYPE_CHECKING:
-    from glora_search.driving import SearchResult
-    from glora_search.exporting import Export
+    from glora_search.operations.driving import SearchResult
+    from glora_search.stages.exporting import Export
 
 _WIDTH_WITHOUT_TERMINAL = 120
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from glora_search.records import Fitness, Outcome
+from glora_search.study.outcomes import Fitness, Outcome
 from search_spaces import SubnetConfig
 
 ATTRIBUTE: Final = "finalists"

@@ -26,8 +26,8 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
-from glora_search.credentials import ELSEWHERE, holds_password, scrubbed, without_password
-from glora_search.errors import ArtifactError
+from glora_search.study.credentials import ELSEWHERE, holds_password, scrubbed, without_password
+from glora_search.study.errors import ArtifactError
 
 _log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import torch
 
-from glora_search.errors import ClusterError
+from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.cluster.training_run import Arrays, Checkpoint, Keeper, run_ray_train
 from glora_search.evaluating.package import pack_split, unpack_split
-from glora_search.evaluating.ray_cluster import WorkerPool, connect, ray
-from glora_search.study_sections import SupernetSection
-from glora_search.training_run import Arrays, Checkpoint, Keeper, run_ray_train
+from glora_search.study.errors import ClusterError
+from glora_search.study.sections import SupernetSection
 from search_spaces import GLoRASearchError, SearchSpace
 from supernet import (
     Architecture,

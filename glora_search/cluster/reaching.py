@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from glora_search.errors import ClusterError
+from glora_search.study.errors import ClusterError
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _HOW_TO_GET_IN: Final = (

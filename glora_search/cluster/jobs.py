@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeGuard
 from urllib.parse import urlsplit
 
-from glora_search.errors import ClusterError
-from glora_search.evaluating.reaching import check_answers, refused, use_token
+from glora_search.cluster.reaching import check_answers, refused, use_token
+from glora_search.study.errors import ClusterError
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails

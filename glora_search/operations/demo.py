@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from glora_search import driving
-from glora_search.baselines import BackgroundBaselines, n_epochs
-from glora_search.examples import load_example
-from glora_search.prepare import prepare
-from glora_search.progress import Progress
+from glora_search.cli.summary import Summary, export_lines
+from glora_search.operations import driving
+from glora_search.operations.baselines import BackgroundBaselines, n_epochs
 from glora_search.recording import Database
 from glora_search.reporting import write_report
-from glora_search.study_file import apply_overrides, parse_study
-from glora_search.study_sections import StudyFile
-from glora_search.summary import Summary, export_lines
+from glora_search.stages.prepare import prepare
+from glora_search.stages.progress import Progress
+from glora_search.study.examples import load_example
+from glora_search.study.file import apply_overrides, parse_study
+from glora_search.study.sections import StudyFile
 from search_spaces import ParamLimits, SubnetConfig
 from supernet import Split, Supernet, evaluate_subnets
 
