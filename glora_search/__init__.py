@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glora_search.operations.driving import launch, resume
+    from glora_search.operations.sweeping.driving import sweep
     from glora_search.stages.exporting import export
     from glora_search.study.file import load_study_file
-    from glora_search.sweeping.driving import sweep
 
 __all__ = ["export", "launch", "load_study_file", "resume", "sweep"]
 
@@ -21,7 +21,7 @@ _HOMES = {
     "launch": "glora_search.operations.driving",
     "resume": "glora_search.operations.driving",
     "load_study_file": "glora_search.study.file",
-    "sweep": "glora_search.sweeping.driving",
+    "sweep": "glora_search.operations.sweeping.driving",
 }
 
 

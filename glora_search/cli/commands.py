@@ -246,8 +246,8 @@ def sweep(
         return
     _tell_of_loading()
     from glora_search.cli.sweep_summary import sweep_summary
+    from glora_search.operations.sweeping import driving
     from glora_search.recording.storage_url import shown_url
-    from glora_search.sweeping import driving
 
     try:
         with _watched() as progress:

@@ -11,14 +11,14 @@ from tiny_study import study, write_study
 
 from glora_search.cluster.connection import ray
 from glora_search.cluster.submitting import launch_submission
+from glora_search.operations.sweeping.comparable import open_or_create
+from glora_search.operations.sweeping.driving import sweep
 from glora_search.recording import Database, SweepRecord
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Silent
 from glora_search.study.errors import ClusterError, StudyExistsError, StudyFileError, StudyHeldError
 from glora_search.study.sections import StudyFile
 from glora_search.study.sweep_trial import SweepTrial
-from glora_search.sweeping.comparable import open_or_create
-from glora_search.sweeping.driving import sweep
 from search_spaces import GLoRASearchError
 
 TRIALS = 3

@@ -14,18 +14,18 @@ from optuna.distributions import (
 from ray.tune.schedulers import ASHAScheduler
 from tiny_study import study, study_table
 
-from glora_search.study.errors import StudyFileError
-from glora_search.study.file import parse_study
-from glora_search.study.sections import StudyFile
-from glora_search.study.sweep_section import SWEPT, SweepSection
-from glora_search.sweeping.recipes import (
+from glora_search.operations.sweeping.recipes import (
     rungs,
     scored_epochs,
     step_of,
     swept_space,
     written_recipe,
 )
-from glora_search.sweeping.workers import gpus_for
+from glora_search.operations.sweeping.workers import gpus_for
+from glora_search.study.errors import StudyFileError
+from glora_search.study.file import parse_study
+from glora_search.study.sections import StudyFile
+from glora_search.study.sweep_section import SWEPT, SweepSection
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from glora_search.sweeping.tuning import Plan, make_scheduler, make_search
+from glora_search.operations.sweeping.tuning import Plan, make_scheduler, make_search
 
 SPACE = {"lr": FloatDistribution(1e-4, 1e-2, log=True)}
 PLAN = Plan(

@@ -20,12 +20,12 @@ from tiny_study import write_study
 
 from glora_search.cli.commands import main
 from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.operations.sweeping.trial import scored_subnets
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Bar, Silent
 from glora_search.stages.training import train_or_load_supernet
 from glora_search.study.file import load_study_file
 from glora_search.study.sweep_trial import SweepTrial
-from glora_search.sweeping.trial import scored_subnets
 from supernet import evaluate_subnets
 
 HOPELESS, GOOD, DIVERGING = 1e-6, 1e-2, 1e38

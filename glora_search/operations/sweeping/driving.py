@@ -9,6 +9,11 @@ from typing import Any, Final
 from ray.util.queue import Empty, Queue
 
 from glora_search.cluster.connection import WorkerPool, ray
+from glora_search.operations.sweeping.comparable import open_or_create
+from glora_search.operations.sweeping.recipes import swept_space, written_recipe
+from glora_search.operations.sweeping.trial import TrialPackage
+from glora_search.operations.sweeping.tuning import Plan, Rung, run_tune
+from glora_search.operations.sweeping.workers import trial_workers
 from glora_search.recording import Database, SweepRecord, SweepSummary
 from glora_search.recording.shielding import shielded
 from glora_search.recording.storage_url import driver_url
@@ -23,11 +28,6 @@ from glora_search.study.errors import (
 from glora_search.study.file import load_study_file
 from glora_search.study.sections import StudyFile
 from glora_search.study.sweep_trial import SweepTrial
-from glora_search.sweeping.comparable import open_or_create
-from glora_search.sweeping.recipes import swept_space, written_recipe
-from glora_search.sweeping.trial import TrialPackage
-from glora_search.sweeping.tuning import Plan, Rung, run_tune
-from glora_search.sweeping.workers import trial_workers
 from search_spaces import GLoRASearchError
 from supernet.training import derive_seed
 

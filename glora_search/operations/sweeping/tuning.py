@@ -21,8 +21,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.cluster.connection import ray
+from glora_search.operations.sweeping.recipes import step_of
 from glora_search.study.sweep_trial import State, SweepTrial
-from glora_search.sweeping.recipes import step_of
 
 # Read by Ray Tune: nothing but the queue takes what it tells.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -132,7 +132,7 @@ def run_tune(package: list[Any], plan: Plan, news: Any) -> None:
 
 
 def _train(config: dict[str, Any], package: list[Any]) -> None:
-    from glora_search.sweeping.trial import TrialPackage
+    from glora_search.operations.sweeping.trial import TrialPackage
 
     unpacked: TrialPackage = ray.get(package[0])
     unpacked.train(config, lambda report: tune.report(_without_none(asdict(report))))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from glora_search.operations.sweeping.recipes import swept_space
+from glora_search.operations.sweeping.trial import scored_subnets
 from glora_search.recording import Database, SweepRecord
 from glora_search.stages.prepare import Materials, check_fingerprints
 from glora_search.stages.provenance import machine, versions
 from glora_search.study.errors import StudyExistsError, StudyNotFoundError
 from glora_search.study.sweep_section import SWEPT
-from glora_search.sweeping.recipes import swept_space
-from glora_search.sweeping.trial import scored_subnets
 from supernet.training import derive_seed
 
 
