@@ -15,7 +15,7 @@ from supernet.evaluation import (
 from supernet.layer import GLoRALinear, Storage
 from supernet.network import Supernet
 from supernet.subnet_evaluator import SubnetEvaluator, evaluate_subnets
-from supernet.training import Checkpointing, EpochEnd, Recipe, train_backbone, train_supernet
+from supernet.training import Checkpointing, EpochEnd, Recipe, train_network, train_supernet
 
 __all__ = [
     "DEFAULT_PATTERNS",
@@ -37,6 +37,6 @@ __all__ = [
     "evaluate_model",
     "evaluate_subnets",
     "find_layers",
-    "train_backbone",
+    "train_network",
     "train_supernet",
 ]

@@ -23,3 +23,7 @@ class TrainingDivergedError(GLoRASearchError, ArithmeticError):
 
 class ExportError(GLoRASearchError, OSError):
     """An export cannot be written, or does not reproduce the subnet."""
+
+
+class MergeError(GLoRASearchError, TypeError):
+    """A method whose network cannot be written as a plain one of the backbone's architecture."""

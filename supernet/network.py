@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from search_spaces import SearchSpace, SubnetConfig
-from supernet.backbones import head_names, input_size
-from supernet.errors import BackboneError, CheckpointError
+from search_spaces import InvalidConfigError, SearchSpace, SubnetConfig
+from supernet.adapted_network import AdaptedNetwork, check_called
+from supernet.errors import BackboneError
 from supernet.layer import GLoRALinear, Storage
 
 
-class Supernet(nn.Module):
+class Supernet(AdaptedNetwork):
     """All subnets of a search space over one backbone, in one network.
 
     Only the support tensors and the classifier head train; the head belongs to every subnet. The
@@ -41,16 +41,10 @@ class Supernet(nn.Module):
         storage: Storage = "entangled",
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone)
         self.space = space
         self.storage = storage
-        self.backbone = backbone
         self._active: SubnetConfig | None = None
-        backbone.requires_grad_(False)
-        for module in backbone.modules():
-            # EVA, BEiT and Swin v2 otherwise compute with qkv.weight and never call the layer.
-            if hasattr(module, "qkv_bias_separate"):
-                setattr(module, "qkv_bias_separate", True)  # noqa: B010 - not every module has it
         self.layers: dict[str, GLoRALinear] = {}
         generator = torch.Generator().manual_seed(seed)
         for spec in space.layers:
@@ -62,16 +56,8 @@ class Supernet(nn.Module):
             ):
                 raise BackboneError(f"layer {spec.name!r} of the backbone is {base}, not {spec}")
             self.layers[spec.name] = GLoRALinear(base, space.ranks, storage, generator=generator)
-            backbone.set_submodule(spec.name, self.layers[spec.name])
-        self.head_names = head_names(backbone)
-        for name in self.head_names:
-            backbone.get_submodule(name).requires_grad_(True)
-        self._check_layers_are_called()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (b, c, h, w) to logits (b, classes) of the active subnet."""
-        logits: Tensor = self.backbone(x)
-        return logits
+            self.replace(spec.name, self.layers[spec.name])
+        check_called(backbone, self.layers)
 
     @property
     def active_subnet(self) -> SubnetConfig | None:
@@ -90,12 +76,6 @@ class Supernet(nn.Module):
             layer.config = None if subnet is None else subnet.layers[name]
         self._active = subnet
 
-    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name in the backbone, parameter) of every support tensor and of the head."""
-        for name, parameter in self.backbone.named_parameters():
-            if parameter.requires_grad:
-                yield name, parameter
-
     def active_parameters(self, subnets: Iterable[SubnetConfig]) -> list[nn.Parameter]:
         """The parameters that a step with any of `subnets` gives a gradient: the head's, and those
         of the support tensors that it uses; in the order of `trainable_parameters`.
@@ -109,39 +89,6 @@ class Supernet(nn.Module):
         for name in self.head_names:
             active |= {id(p) for p in self.backbone.get_submodule(name).parameters()}
         return [p for _, p in self.trainable_parameters() if id(p) in active]
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """What training changes: support tensors and head, by name; shared, not copied."""
-        return {name: parameter.detach() for name, parameter in self.trainable_parameters()}
-
-    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Copy in what `trainable_state` gave.
-
-        Raises:
-            CheckpointError: Names or shapes are not this supernet's; nothing is changed then.
-        """
-        mine = dict(self.trainable_parameters())
-        shapes = {name: tuple(parameter.shape) for name, parameter in mine.items()}
-        theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if shapes != theirs:
-            wrong = sorted(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
-            first = wrong[0]
-            raise CheckpointError(
-                f"the checkpoint is of another supernet: {len(wrong)} tensors differ, such as "
-                f"{first!r} (here {shapes.get(first, 'absent')}, "
-                f"in the checkpoint {theirs.get(first, 'absent')})"
-            )
-        with torch.no_grad():
-            for name, parameter in mine.items():
-                parameter.copy_(state[name])
-
-    def head_state(self) -> dict[str, Tensor]:
-        """The classifier head's tensors by their names in the backbone."""
-        return {
-            f"{name}.{key}": tensor
-            for name in self.head_names
-            for key, tensor in self.backbone.get_submodule(name).state_dict().items()
-        }
 
     def plain(self, *, dtype: torch.dtype | None = None) -> nn.Module:
         """The backbone without GLoRA, in evaluation mode, to be filled by `merge_into`.
@@ -200,11 +147,13 @@ class Supernet(nn.Module):
             elif linear.bias is not None:
                 linear.bias.zero_()
 
-    def merge(self, subnet: SubnetConfig, *, dtype: torch.dtype = torch.float64) -> nn.Module:
+    def merge(
+        self, subnet: SubnetConfig | None = None, *, dtype: torch.dtype = torch.float64
+    ) -> nn.Module:
         """A plain, independent copy of the backbone that computes what `subnet` computes.
 
         Args:
-            subnet: Of this supernet's space.
+            subnet: Of this supernet's space; the active one if not given.
             dtype: float64 or float32, in which weights are added up before the cast to the
                 backbone's.
 
@@ -214,8 +163,11 @@ class Supernet(nn.Module):
             may have a bias has one (zero where nothing was added), as timm builds such models.
 
         Raises:
-            InvalidConfigError: `subnet` does not belong to the space.
+            InvalidConfigError: `subnet` does not belong to the space, or none is given or active.
         """
+        subnet = subnet or self._active
+        if subnet is None:
+            raise InvalidConfigError("no subnet is given, and none is active: nothing to merge")
         self.space.validate(subnet)
         model = copy.deepcopy(self.plain())
         self.merge_into(model, subnet, dtype=dtype)
@@ -223,7 +175,7 @@ class Supernet(nn.Module):
         if not any(subnet.layers[n].C != "none" or subnet.layers[n].E != "none" for n in unbiased):
             for name in unbiased:
                 _linear(model, name).register_parameter("bias", None)
-        return model
+        return model.requires_grad_(False)
 
     def _may_add_bias(self, name: str) -> bool:
         return any(
@@ -232,30 +184,6 @@ class Supernet(nn.Module):
             if gene.layer == name and gene.support in "CE"
             for choice in gene.choices
         )
-
-    @torch.no_grad()
-    def _check_layers_are_called(self) -> None:
-        called: set[str] = set()
-        handles = [
-            layer.register_forward_pre_hook(lambda _m, _x, name=name: called.add(name))
-            for name, layer in self.layers.items()
-        ]
-        training = self.backbone.training
-        try:
-            parameter = next(self.backbone.parameters())
-            images = torch.zeros((1, *input_size(self.backbone))).to(parameter)
-            self.backbone.eval()(images)
-        finally:
-            self.backbone.train(training)
-            for handle in handles:
-                handle.remove()
-        if missed := [name for name in self.layers if name not in called]:
-            raise BackboneError(
-                f"the backbone never calls {missed[0]!r}"
-                + (f" and {len(missed) - 1} other layers" if len(missed) > 1 else "")
-                + ": it computes with their weights directly, so they cannot be adapted; "
-                "choose other patterns"
-            )
 
 
 def _linear(backbone: nn.Module, name: str) -> nn.Linear:

@@ -43,7 +43,7 @@ __all__ = [
     "Recipe",
     "derive_seed",
     "make_optimizer",
-    "train_backbone",
+    "train_network",
     "train_step",
     "train_supernet",
 ]
@@ -144,7 +144,7 @@ def train_supernet(
     supernet.set_active_subnet(None)
 
 
-def train_backbone(
+def train_network(
     model: nn.Module,
     train: Split,
     recipe: Recipe,
@@ -153,12 +153,12 @@ def train_backbone(
     checkpointing: Checkpointing | None = None,
     on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> None:
-    """Train all weights of a plain network in place; arguments and errors as in
-    `train_supernet`.
+    """Train every weight that requires a gradient, in place: of a plain network, or of one that a
+    method of `supernet.methods` has adapted. Arguments and errors as in `train_supernet`.
     """
     _fit(
         model,
-        dict(model.named_parameters()),
+        {name: p for name, p in model.named_parameters() if p.requires_grad},
         train,
         recipe,
         seed=seed,

@@ -29,7 +29,7 @@ from supernet import (
     Recipe,
     Split,
     find_layers,
-    train_backbone,
+    train_network,
 )
 from supernet.backbones import head_names, load_checkpoint, load_pretrained
 from supernet.data import load_search_splits, load_split, load_test_split
@@ -193,7 +193,7 @@ def _pretrain(
     path = cached_path(file.study.directory / "backbones", identity)
 
     def train_all(checkpointing: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
-        train_backbone(
+        train_network(
             model,
             train.to(device),
             Recipe(**section.recipe_fields()),

@@ -37,7 +37,7 @@ from supernet import (
     SubnetEvaluator,
     Supernet,
     find_layers,
-    train_backbone,
+    train_network,
     train_supernet,
 )
 from supernet.data import DigitsSource, load_search_splits
@@ -96,7 +96,7 @@ def _trained(args: argparse.Namespace, device: torch.device) -> tuple[Supernet, 
     recipe = Recipe(epochs=40, lr=1e-3, weight_decay=0.05, warmup_epochs=3)
     backbone = backbone.to(device)
     train, _ = load_search_splits(before, preprocessing)
-    train_backbone(backbone, train.to(device), recipe, seed=0)
+    train_network(backbone, train.to(device), recipe, seed=0)
     layers = find_layers(backbone, architecture=architecture)
     supernet = Supernet(backbone, SearchSpace(layers, load_preset("digits").choices))
     train, val = load_search_splits(DigitsSource(n_train=100, n_val=200), preprocessing)

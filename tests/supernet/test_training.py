@@ -26,7 +26,7 @@ from supernet import (
     Supernet,
     TensorSplit,
     evaluate_model,
-    train_backbone,
+    train_network,
     train_supernet,
 )
 from supernet.checkpoints import load_checkpoint, save_checkpoint
@@ -129,7 +129,7 @@ def test_a_backbone_resumes_as_well(tmp_path: Path) -> None:
         for on_epoch in [stopping_after(stop), None] if stop else [None]:
             model = backbone_of(DIGITS, drop_path=0.3)
             try:
-                train_backbone(
+                train_network(
                     model, digits()[0], RECIPE, seed=0, checkpointing=kept, on_epoch=on_epoch
                 )
             except StopError:
@@ -292,7 +292,7 @@ def test_an_epoch_sees_every_image_once_in_an_order_of_its_own() -> None:
     orders = []
     for seed in (0, 0, 1):
         split: Any = RecordOrder(digits()[0])
-        train_backbone(backbone_of(DIGITS), split, RECIPE, seed=seed)
+        train_network(backbone_of(DIGITS), split, RECIPE, seed=seed)
         assert [len(batch) for batch in split.asked] == [16, 16, 8] * 5
         epochs = [tuple(itertools.chain(*split.asked[k : k + 3])) for k in range(0, 15, 3)]
         assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
@@ -333,7 +333,7 @@ def test_the_loss_of_an_epoch_is_that_of_its_images() -> None:
 def test_a_backbone_trains_all_its_weights() -> None:
     model = backbone_of(DIGITS)
     before = copy.deepcopy(model.state_dict())
-    train_backbone(model, digits()[0], dataclasses.replace(RECIPE, weight_decay=0.0), seed=0)
+    train_network(model, digits()[0], dataclasses.replace(RECIPE, weight_decay=0.0), seed=0)
     assert differing(before, model.state_dict()) == list(before)
     assert not model.training
 
@@ -438,11 +438,11 @@ def test_the_training_split_is_only_read() -> None:
 
 
 def test_any_network_from_images_to_logits_trains() -> None:
-    """`train_backbone` needs nothing of timm."""
+    """`train_network` needs nothing of timm."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     losses: list[float] = []
-    train_backbone(
+    train_network(
         model,
         digits()[0],
         dataclasses.replace(RECIPE, epochs=60, lr=1e-2),
