@@ -1,0 +1,4 @@
+"""The bench: methods compared on the same tasks, splits and seeds, with paired intervals.
+
+runs -> plan (which runs are missing) -> schedule (here or on Ray) -> execute (one run) -> table.
+"""

@@ -1,0 +1,167 @@
+"""One run: prepare the task, adapt the backbone, train, and measure what is left behind."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import psutil
+import torch
+from torch import nn
+
+from glora_search.bench.runs import Run, RunResult
+from glora_search.bench.searched import SEARCHED, search_winner
+from glora_search.evaluating.results import worker_name
+from glora_search.stages.prepare import Materials, device_of, prepare
+from glora_search.stages.progress import Silent
+from glora_search.study.sections import StudyFile
+from supernet import Evaluation, Recipe, Split, evaluate_model, train_network
+from supernet.methods import METHODS, sized
+
+_MB: Final = 2**20
+_TIMED_PAIRS: Final = 7
+
+
+class Trained(NamedTuple):
+    """What a method leaves behind, in evaluation mode, and its trainable scalars."""
+
+    network: nn.Module
+    n_params: int
+    merges: bool
+
+
+def execute(run: Run, file: StudyFile) -> RunResult:
+    """Do one run. What goes wrong becomes part of the result: one bad run ends no bench.
+
+    Args:
+        run: Which one.
+        file: The study of its task, with the data and the backbone that all methods share.
+    """
+    try:
+        return _execute(run, file)
+    except Exception as error:  # noqa: BLE001 - recorded and shown, by whoever asked
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return RunResult(run=run, worker=worker_name(), error=text)
+
+
+def with_seed(file: StudyFile, seed: int) -> StudyFile:
+    """The study with another draw of its data, where its source draws at all."""
+    if "seed" not in type(file.data).model_fields:
+        return file
+    data = file.data.model_copy(update={"seed": seed})
+    return file.model_copy(update={"data": data})
+
+
+def _execute(run: Run, file: StudyFile) -> RunResult:
+    file = with_seed(file, run.seed)
+    if file.supernet.threads is not None:
+        torch.set_num_threads(file.supernet.threads)
+    materials = prepare(file, Silent())
+    plain = copy.deepcopy(materials.backbone)
+    device = device_of(file)
+    started = time.perf_counter()
+    with _peak_memory(device) as peak:
+        trained = _train(run, materials)
+    train_s = time.perf_counter() - started
+    trained.network.to(device)
+    val = _measure(trained.network, materials.val, file)
+    test = None
+    if run.role == "final":
+        test = _measure(trained.network, materials.test_split(Silent()), file)
+    return RunResult(
+        run=run,
+        n_params=trained.n_params,
+        val_loss=val.loss,
+        val_top1=val.top1,
+        test_loss=None if test is None else test.loss,
+        test_top1=None if test is None else test.top1,
+        n_test=None if test is None else test.n_images,
+        train_s=train_s,
+        peak_mb=peak[0] / _MB,
+        merges=trained.merges,
+        forward_ratio=_forward_ratio(trained.network, plain.to(device).eval(), materials.val)
+        if run.role == "final"
+        else None,
+        worker=worker_name(),
+    )
+
+
+def _train(run: Run, materials: Materials) -> Trained:
+    file = materials.file
+    if run.method in SEARCHED:
+        winner, n_params = search_winner(run, materials)
+        return Trained(winner, n_params, merges=True)
+    method = METHODS[run.method]()
+    backbone = materials.backbone
+    if method.from_scratch:
+        backbone = materials.architecture.build(drop_path=file.supernet.drop_path, seed=run.seed)
+    elif file.search.max_params is not None:
+        method = sized(method, backbone, file.search.max_params)
+    network = method.adapt(backbone, seed=run.seed).to(device_of(file))
+    train_network(network, materials.train.to(device_of(file)), recipe_of(run, file), seed=run.seed)
+    network.eval()
+    n_params = network.n_params
+    return Trained(network.merge() if network.merges else network, n_params, network.merges)
+
+
+def recipe_of(run: Run, file: StudyFile) -> Recipe:
+    """The study's recipe with the run's learning rate and epochs."""
+    fields: dict[str, Any] = file.supernet.recipe_fields()
+    fields |= {"lr": run.lr, "epochs": run.epochs, "min_lr": min(fields["min_lr"], run.lr / 10)}
+    return Recipe(**fields)
+
+
+def _measure(network: nn.Module, split: Split, file: StudyFile) -> Evaluation:
+    device = next(network.parameters()).device
+    return evaluate_model(network, split.to(device), batch_size=file.search.batch_size)
+
+
+@torch.inference_mode()
+def _forward_ratio(network: nn.Module, plain: nn.Module, split: Split) -> float:
+    """Median over interleaved pairs, on one batch of the validation split."""
+    images, _ = next(iter(split.batches(64)))
+    images = images.to(next(plain.parameters()).device)
+
+    def seconds(model: nn.Module) -> float:
+        since = time.perf_counter()
+        model(images)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        return time.perf_counter() - since
+
+    for model in (network, plain):
+        seconds(model)
+    return statistics.median(seconds(network) / seconds(plain) for _ in range(_TIMED_PAIRS))
+
+
+@contextmanager
+def _peak_memory(device: torch.device) -> Iterator[Sequence[int]]:
+    """Bytes by which memory grows at most within the block, once it is over."""
+    peak = [0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated(device) - before
+        return
+    process, over = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while True:
+            peak[0] = max(peak[0], process.memory_info().rss - before)
+            if over.wait(0.05):
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()

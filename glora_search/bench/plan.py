@@ -1,0 +1,140 @@
+"""Which runs a bench consists of: a pure function of its plan and of the results that are there.
+
+Each method gets a small sweep of its learning rate on every task: one run a rate, with a seed that
+no final run has. The rate with the highest val top-1, of equals the one with the lower val loss,
+goes into the final runs, one a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from glora_search.bench.runs import Run, RunResult
+
+SWEEP_SEED: Final = 1000
+"""Of all sweep runs; final runs have the seeds from 0 on."""
+
+FOLLOWS: Final = {"glora-random": "glora-search"}
+"""Methods that use the trained supernet of another, and so its learning rate: after its runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchPlan:
+    """What is to be compared.
+
+    Args:
+        tasks: Names.
+        methods: Names; in the order of the table.
+        seeds: Final runs of a method on a task.
+        lrs: Method to the learning rates of its sweep; of one rate there is no sweep.
+        epochs: Method to the epochs of its training.
+    """
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: int
+    lrs: Mapping[str, tuple[float, ...]]
+    epochs: Mapping[str, int]
+
+    @property
+    def n_runs(self) -> int:
+        """Runs of the whole bench."""
+        sweeps = sum(
+            len(self.lrs[method])
+            for method in self.methods
+            if not self._follows(method) and len(self.lrs[method]) > 1
+        )
+        return len(self.tasks) * (sweeps + self.seeds * len(self.methods))
+
+    def ready(self, done: Mapping[str, RunResult]) -> list[Run]:
+        """Runs that are not done and whose inputs are: sweeps first, then seed by seed, so that a
+        bench that is stopped has compared all methods on the first seeds.
+
+        Args:
+            done: Results by the key of their run; failed ones count as done.
+        """
+        found = [run for run in self._sweeps() if run.key not in done]
+        for seed in range(self.seeds):
+            for task in self.tasks:
+                for method in self.methods:
+                    run = self._final(task, method, seed, done)
+                    if run is not None and run.key not in done:
+                        found.append(run)
+        return found
+
+    def results(self, done: Mapping[str, RunResult]) -> list[RunResult]:
+        """Of the final runs of this plan, those that are done, in its order."""
+        runs = [
+            self._final(task, method, seed, done, wait=False)
+            for method in self.methods
+            for task in self.tasks
+            for seed in range(self.seeds)
+        ]
+        return [done[run.key] for run in runs if run is not None and run.key in done]
+
+    def _follows(self, method: str) -> str | None:
+        leader = FOLLOWS.get(method)
+        return leader if leader in self.methods else None
+
+    def _sweeps(self) -> Iterable[Run]:
+        for task in self.tasks:
+            for method in self.methods:
+                if self._follows(method) is None:
+                    yield from self._sweep(task, method)
+
+    def _sweep(self, task: str, method: str) -> list[Run]:
+        rates = self.lrs[method]
+        if len(rates) == 1:
+            return []
+        return [
+            Run(
+                task=task,
+                method=method,
+                seed=SWEEP_SEED,
+                lr=lr,
+                epochs=self.epochs[method],
+                role="sweep",
+            )
+            for lr in rates
+        ]
+
+    def _final(
+        self,
+        task: str,
+        method: str,
+        seed: int,
+        done: Mapping[str, RunResult],
+        *,
+        wait: bool = True,
+    ) -> Run | None:
+        """The run, once its learning rate is known and the run that it follows is done."""
+        leader = self._follows(method)
+        lr = self._chosen_lr(task, leader or method, done)
+        if lr is None:
+            return None
+        run = Run(
+            task=task, method=method, seed=seed, lr=lr, epochs=self.epochs[method], role="final"
+        )
+        if leader is not None and wait:
+            first = self._final(task, leader, seed, done)
+            if first is None or first.key not in done:
+                return None
+        return run
+
+    def _chosen_lr(self, task: str, method: str, done: Mapping[str, RunResult]) -> float | None:
+        """The best rate of the sweep; None while runs of it are missing. Failed runs are last."""
+        sweep = self._sweep(task, method)
+        if not sweep:
+            return self.lrs[method][0]
+        results = [done.get(run.key) for run in sweep]
+        if any(result is None for result in results):
+            return None
+        return min((r for r in results if r is not None), key=_badness).run.lr
+
+
+def _badness(result: RunResult) -> tuple[bool, float, float]:
+    if result.val_top1 is None or result.val_loss is None:
+        return True, 0.0, 0.0
+    return False, -result.val_top1, result.val_loss

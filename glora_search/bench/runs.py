@@ -1,0 +1,98 @@
+"""The values of the bench: a run is a method trained on a task; a result is what it came to.
+
+Standard library only: they travel between processes and into the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+Role = Literal["sweep", "final"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training of one method.
+
+    Args:
+        task: Name of the task.
+        method: As on the command line.
+        seed: Of the data's split and of the training. The sweep has a seed of its own.
+        lr: Peak learning rate.
+        epochs: Passes over the training split.
+        role: `sweep` runs choose the learning rate by the validation split and never see the test
+            split; `final` runs are measured on it, once.
+    """
+
+    task: str
+    method: str
+    seed: int
+    lr: float
+    epochs: int
+    role: Role
+
+    @property
+    def key(self) -> str:
+        """The identity of the run within its bench."""
+        return "/".join(
+            (self.role, self.task, self.method, str(self.seed), f"{self.lr:.6g}", str(self.epochs))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to. Figures are None where the run failed, or where they were not taken.
+
+    Args:
+        run: Which one.
+        n_params: Trainable scalars without the head's.
+        val_loss: Mean cross-entropy on the validation split, nats.
+        val_top1: Fraction of the validation split that is right.
+        test_loss: Likewise on the test split; of final runs alone.
+        test_top1: Likewise.
+        n_test: Images of the test split.
+        train_s: Seconds of the training; of a search, with the evaluation of its candidates.
+        peak_mb: By how much the memory of the process grew at most while it trained, MB; on a GPU
+            the most memory that was allocated.
+        merges: Whether a plain network is left behind.
+        forward_ratio: Time of a forward of what is left behind to one of the plain backbone.
+        worker: Who ran it, `host:pid`.
+        error: Class and message of what went wrong; None unless it failed.
+    """
+
+    run: Run
+    n_params: int | None = None
+    val_loss: float | None = None
+    val_top1: float | None = None
+    test_loss: float | None = None
+    test_top1: float | None = None
+    n_test: int | None = None
+    train_s: float = 0.0
+    peak_mb: float | None = None
+    merges: bool | None = None
+    forward_ratio: float | None = None
+    worker: str = ""
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error instead of figures."""
+        return self.error is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a flat table."""
+        table = asdict(self)
+        return {**table.pop("run"), **table}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> RunResult:
+        """What `to_json` gave.
+
+        Raises:
+            KeyError: A field of the run is missing.
+        """
+        run = Run(**{field.name: table[field.name] for field in fields(Run)})
+        names = {field.name for field in fields(cls)} - {"run"}
+        return cls(run=run, **{name: table[name] for name in names if name in table})

@@ -1,0 +1,95 @@
+"""The two methods of the bench that need a supernet: the searched winner, and a random subnet.
+
+Both take the same trained supernet, so their difference is what the search is worth. The supernet
+is kept below the study's directory, as that of a launch is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Final
+
+from torch import nn
+
+from glora_search.bench.runs import Run
+from glora_search.evaluating.results import score_run, worker_name
+from glora_search.proposing import SearchSettings, make_proposer
+from glora_search.stages.prepare import Materials, device_of, param_limits
+from glora_search.stages.progress import Silent
+from glora_search.stages.searching import search_settings
+from glora_search.stages.training import train_or_load_supernet
+from glora_search.study.outcomes import Outcome
+from search_spaces import GLoRASearchError, SubnetConfig
+from supernet import SubnetEvaluator, Supernet
+
+SEARCHED: Final = ("glora-search", "glora-random")
+_SWEEP_SUBNETS: Final = 16
+
+
+def search_winner(run: Run, materials: Materials) -> tuple[nn.Module, int]:
+    """The merged subnet that the method picks, and its trainable scalars.
+
+    A sweep run picks the median of a few random subnets by val loss: it judges the supernet, and a
+    search would cost more than its training.
+
+    Args:
+        run: Its learning rate and epochs are the supernet's.
+        materials: Of the run's task and seed.
+    """
+    file = materials.file
+    supernet_section = file.supernet.model_copy(
+        update={
+            "lr": run.lr,
+            "epochs": run.epochs,
+            "min_lr": min(file.supernet.min_lr, run.lr / 10),
+        }
+    )
+    study = file.study.model_copy(update={"seed": run.seed})
+    file = file.model_copy(update={"supernet": supernet_section, "study": study})
+    materials = dataclasses.replace(materials, file=file)
+    supernet = train_or_load_supernet(materials, Silent())
+    subnet = _picked(run, materials, supernet)
+    return supernet.merge(subnet), materials.space.n_params(subnet)
+
+
+def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
+    space, limits = materials.space, param_limits(materials.file)
+    if run.role == "final" and run.method == "glora-random":
+        return space.sample(random.Random(f"bench/{run.seed}"), limits)
+    evaluator = SubnetEvaluator(
+        supernet,
+        materials.val.to(device_of(materials.file)),
+        batch_size=materials.file.search.batch_size,
+    )
+    if run.role == "sweep":
+        draws = random.Random("bench/sweep")
+        subnets = [space.sample(draws, limits) for _ in range(_SWEEP_SUBNETS)]
+        losses = {
+            position: found.loss
+            for position, found in evaluator.evaluate_each(subnets)
+            if not isinstance(found, Exception)
+        }
+        ranked = sorted(losses, key=lambda position: losses[position])
+        return subnets[ranked[len(ranked) // 2]]
+    settings = search_settings(materials.file)
+    outcomes = _evolve(materials, settings, evaluator, run.seed)
+    best = min(outcomes, key=settings.fitness.rank)
+    if best.failed:
+        raise GLoRASearchError(f"every candidate failed; the last error: {best.error}")
+    return best.candidate.subnet
+
+
+def _evolve(
+    materials: Materials, settings: SearchSettings, evaluator: SubnetEvaluator, seed: int
+) -> list[Outcome]:
+    """A search in memory: the proposers and the evaluator of a launch, without its database."""
+    proposer = make_proposer(materials.space, settings, seed)
+    history: list[Outcome] = []
+    for generation in range(settings.generations + 1):
+        candidates = proposer.propose(generation, history)
+        results = score_run(evaluator, [candidate.subnet for candidate in candidates])
+        history += [
+            result.outcome(candidates[result.position], worker_name()) for result in results
+        ]
+    return history

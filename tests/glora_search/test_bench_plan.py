@@ -1,0 +1,86 @@
+"""Which runs a bench consists of, on made-up results."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glora_search.bench.plan import SWEEP_SEED, BenchPlan
+from glora_search.bench.runs import Run, RunResult
+
+PLAN = BenchPlan(
+    tasks=("a", "b"),
+    methods=("lora", "glora-random", "glora-search"),
+    seeds=2,
+    lrs={"lora": (1e-3, 1e-2), "glora-search": (1e-3, 1e-2), "glora-random": (1e-3, 1e-2)},
+    epochs={"lora": 5, "glora-search": 9, "glora-random": 9},
+)
+
+
+def result_of(run: Run) -> RunResult:
+    """Of a made-up world in which task a likes the small rate and task b the large one."""
+    good = (run.lr < 5e-3) == (run.task == "a")
+    return RunResult(run=run, val_top1=0.8 if good else 0.7, val_loss=1.0, test_top1=0.5)
+
+
+def complete(plan: BenchPlan, order: list[int] | None = None) -> dict[str, RunResult]:
+    """Do what is ready until nothing is, picking among it as `order` says."""
+    done: dict[str, RunResult] = {}
+    picks = iter(order or [])
+    while ready := plan.ready(done):
+        run = ready[next(picks, 0) % len(ready)]
+        done[run.key] = result_of(run)
+    return done
+
+
+def test_the_sweep_comes_first_and_chooses_the_rate_of_each_task() -> None:
+    ready = PLAN.ready({})
+    assert {run.role for run in ready} == {"sweep"}
+    assert {run.seed for run in ready} == {SWEEP_SEED}
+    done = complete(PLAN)
+    finals = PLAN.results(done)
+    assert {(r.run.task, r.run.lr) for r in finals} == {("a", 1e-3), ("b", 1e-2)}
+    assert len(done) == PLAN.n_runs == 2 * (2 * 2 + 2 * 3)
+
+
+@given(st.lists(st.integers(0, 50), max_size=40))
+def test_the_order_in_which_results_arrive_changes_nothing(order: list[int]) -> None:
+    assert complete(PLAN, order) == complete(PLAN)
+
+
+def test_a_random_subnet_waits_for_the_supernet_of_the_search() -> None:
+    done: dict[str, RunResult] = {}
+    while ready := PLAN.ready(done):
+        done[ready[0].key] = result_of(ready[0])
+        for run in PLAN.ready(done):
+            if run.method == "glora-random":
+                leader = dataclasses.replace(run, method="glora-search")
+                assert leader.key in done
+    alone = dataclasses.replace(PLAN, methods=("glora-random",))
+    assert {run.role for run in alone.ready({})} == {"sweep"}
+
+
+def test_one_rate_needs_no_sweep() -> None:
+    plan = dataclasses.replace(PLAN, methods=("lora",), lrs={"lora": (1e-3,)})
+    assert {run.role for run in plan.ready({})} == {"final"}
+    assert plan.n_runs == 4
+
+
+def test_a_failed_rate_is_not_chosen() -> None:
+    plan = dataclasses.replace(PLAN, methods=("lora",), tasks=("a",))
+    small, large = plan.ready({})
+    done = {small.key: RunResult(run=small, error="x"), large.key: result_of(large)}
+    assert {run.lr for run in plan.ready(done)} == {large.lr}
+
+
+def test_what_was_asked_for_before_is_kept_when_more_is_asked_for() -> None:
+    done = complete(PLAN)
+    more = dataclasses.replace(PLAN, seeds=3)
+    assert {run.seed for run in more.ready(done)} == {2}
+
+
+def test_results_survive_json() -> None:
+    for result in complete(PLAN).values():
+        assert RunResult.from_json(result.to_json()) == result
