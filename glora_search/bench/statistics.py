@@ -62,8 +62,8 @@ def interval(cells: Cells, *, seed: int = 0) -> Interval:
     """The suite's mean with a 95% bootstrap interval over seeds.
 
     Drawing k values with replacement has (k - 1) / k of their variance, and a normal quantile in
-    the place of Student's; deviations from a task's mean are stretched by both, so that few seeds do
-    not look certain. With one seed in every task there is nothing to draw: the interval is NaN.
+    the place of Student's; deviations from a task's mean are stretched by both, so that few seeds
+    do not look certain. With one seed in every task there is nothing to draw: the interval is NaN.
     """
     groups = [np.asarray(values, dtype=float) for values in _by_task(cells).values()]
     mean = float(np.mean([group.mean() for group in groups]))
