@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import statistics
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-import psutil
 import torch
 from torch import nn
 
+from glora_search.bench.memory import training_bytes
 from glora_search.bench.runs import Run, RunResult
 from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
@@ -23,15 +20,22 @@ from glora_search.study.sections import StudyFile
 from supernet import Evaluation, Recipe, Split, evaluate_model, train_network
 from supernet.methods import METHODS, sized
 
-_MB: Final = 2**20
 _TIMED_PAIRS: Final = 7
 
 
 class Trained(NamedTuple):
-    """What a method leaves behind, in evaluation mode, and its trainable scalars."""
+    """What a method leaves behind, in evaluation mode, and what it took.
+
+    Args:
+        network: Merged where the method merges.
+        n_params: Trainable scalars without the head's.
+        memory_bytes: Of a training step, see `training_bytes`.
+        merges: Whether `network` is a plain one.
+    """
 
     network: nn.Module
     n_params: int
+    memory_bytes: int
     merges: bool
 
 
@@ -63,16 +67,17 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         torch.set_num_threads(file.supernet.threads)
     materials = prepare(file, Silent())
     plain = copy.deepcopy(materials.backbone)
-    device = device_of(file)
     started = time.perf_counter()
-    with _peak_memory(device) as peak:
-        trained = _train(run, materials)
+    trained = _train(run, materials)
     train_s = time.perf_counter() - started
-    trained.network.to(device)
     val = _measure(trained.network, materials.val, file)
     test = None
     if run.role == "final":
         test = _measure(trained.network, materials.test_split(Silent()), file)
+    ratio = None
+    if run.role == "final":
+        plain.to(device_of(file)).eval()
+        ratio = _forward_ratio(trained.network, plain, materials.val)
     return RunResult(
         run=run,
         n_params=trained.n_params,
@@ -82,11 +87,9 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         test_top1=None if test is None else test.top1,
         n_test=None if test is None else test.n_images,
         train_s=train_s,
-        peak_mb=peak[0] / _MB,
+        memory_mb=trained.memory_bytes / 2**20,
         merges=trained.merges,
-        forward_ratio=_forward_ratio(trained.network, plain.to(device).eval(), materials.val)
-        if run.role == "final"
-        else None,
+        forward_ratio=ratio,
         worker=worker_name(),
     )
 
@@ -94,8 +97,8 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
 def _train(run: Run, materials: Materials) -> Trained:
     file = materials.file
     if run.method in SEARCHED:
-        winner, n_params = search_winner(run, materials)
-        return Trained(winner, n_params, merges=True)
+        winner, n_params, memory_bytes = search_winner(run, materials)
+        return Trained(winner, n_params, memory_bytes, merges=True)
     method = METHODS[run.method]()
     backbone = materials.backbone
     if method.from_scratch:
@@ -103,10 +106,12 @@ def _train(run: Run, materials: Materials) -> Trained:
     elif file.search.max_params is not None:
         method = sized(method, backbone, file.search.max_params)
     network = method.adapt(backbone, seed=run.seed).to(device_of(file))
-    train_network(network, materials.train.to(device_of(file)), recipe_of(run, file), seed=run.seed)
-    network.eval()
-    n_params = network.n_params
-    return Trained(network.merge() if network.merges else network, n_params, network.merges)
+    train = materials.train.to(device_of(file))
+    recipe = recipe_of(run, file)
+    memory_bytes = training_bytes(network, *next(iter(train.batches(recipe.batch_size))))
+    train_network(network, train, recipe, seed=run.seed)
+    left = network.merge() if network.merges else network.eval()
+    return Trained(left, network.n_params, memory_bytes, network.merges)
 
 
 def recipe_of(run: Run, file: StudyFile) -> Recipe:
@@ -137,31 +142,3 @@ def _forward_ratio(network: nn.Module, plain: nn.Module, split: Split) -> float:
     for model in (network, plain):
         seconds(model)
     return statistics.median(seconds(network) / seconds(plain) for _ in range(_TIMED_PAIRS))
-
-
-@contextmanager
-def _peak_memory(device: torch.device) -> Iterator[Sequence[int]]:
-    """Bytes by which memory grows at most within the block, once it is over."""
-    peak = [0]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak[0] = torch.cuda.max_memory_allocated(device) - before
-        return
-    process, over = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while True:
-            peak[0] = max(peak[0], process.memory_info().rss - before)
-            if over.wait(0.05):
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()

@@ -8,7 +8,7 @@ goes into the final runs, one a seed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from glora_search.bench.runs import Run, RunResult
@@ -30,6 +30,7 @@ class BenchPlan:
         seeds: Final runs of a method on a task.
         lrs: Method to the learning rates of its sweep; of one rate there is no sweep.
         epochs: Method to the epochs of its training.
+        studies: Task to the digest of its study; see `Run.study`.
     """
 
     tasks: tuple[str, ...]
@@ -37,6 +38,7 @@ class BenchPlan:
     seeds: int
     lrs: Mapping[str, tuple[float, ...]]
     epochs: Mapping[str, int]
+    studies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_runs(self) -> int:
@@ -96,6 +98,7 @@ class BenchPlan:
                 lr=lr,
                 epochs=self.epochs[method],
                 role="sweep",
+                study=self.studies.get(task, ""),
             )
             for lr in rates
         ]
@@ -115,7 +118,13 @@ class BenchPlan:
         if lr is None:
             return None
         run = Run(
-            task=task, method=method, seed=seed, lr=lr, epochs=self.epochs[method], role="final"
+            task=task,
+            method=method,
+            seed=seed,
+            lr=lr,
+            epochs=self.epochs[method],
+            role="final",
+            study=self.studies.get(task, ""),
         )
         if leader is not None and wait:
             first = self._final(task, leader, seed, done)

@@ -24,6 +24,7 @@ class Run:
         epochs: Passes over the training split.
         role: `sweep` runs choose the learning rate by the validation split and never see the test
             split; `final` runs are measured on it, once.
+        study: Digest of what else decides the figures: the task's study file.
     """
 
     task: str
@@ -32,13 +33,13 @@ class Run:
     lr: float
     epochs: int
     role: Role
+    study: str = ""
 
     @property
     def key(self) -> str:
         """The identity of the run within its bench."""
-        return "/".join(
-            (self.role, self.task, self.method, str(self.seed), f"{self.lr:.6g}", str(self.epochs))
-        )
+        numbers = (str(self.seed), f"{self.lr:.6g}", str(self.epochs), self.study)
+        return "/".join((self.role, self.task, self.method, *numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,7 @@ class RunResult:
         test_top1: Likewise.
         n_test: Images of the test split.
         train_s: Seconds of the training; of a search, with the evaluation of its candidates.
-        peak_mb: By how much the memory of the process grew at most while it trained, MB; on a GPU
-            the most memory that was allocated.
+        memory_mb: Of a training step, without the weights, MB; see `memory.training_bytes`.
         merges: Whether a plain network is left behind.
         forward_ratio: Time of a forward of what is left behind to one of the plain backbone.
         worker: Who ran it, `host:pid`.
@@ -70,7 +70,7 @@ class RunResult:
     test_top1: float | None = None
     n_test: int | None = None
     train_s: float = 0.0
-    peak_mb: float | None = None
+    memory_mb: float | None = None
     merges: bool | None = None
     forward_ratio: float | None = None
     worker: str = ""

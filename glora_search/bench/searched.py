@@ -12,6 +12,7 @@ from typing import Final
 
 from torch import nn
 
+from glora_search.bench.memory import training_bytes
 from glora_search.bench.runs import Run
 from glora_search.evaluating.results import score_run, worker_name
 from glora_search.proposing import SearchSettings, make_proposer
@@ -27,8 +28,9 @@ SEARCHED: Final = ("glora-search", "glora-random")
 _SWEEP_SUBNETS: Final = 16
 
 
-def search_winner(run: Run, materials: Materials) -> tuple[nn.Module, int]:
-    """The merged subnet that the method picks, and its trainable scalars.
+def search_winner(run: Run, materials: Materials) -> tuple[nn.Module, int, int]:
+    """The merged subnet that the method picks, its trainable scalars, and the bytes of a training
+    step of the supernet with it.
 
     A sweep run picks the median of a few random subnets by val loss: it judges the supernet, and a
     search would cost more than its training.
@@ -50,7 +52,10 @@ def search_winner(run: Run, materials: Materials) -> tuple[nn.Module, int]:
     materials = dataclasses.replace(materials, file=file)
     supernet = train_or_load_supernet(materials, Silent())
     subnet = _picked(run, materials, supernet)
-    return supernet.merge(subnet), materials.space.n_params(subnet)
+    supernet.set_active_subnet(subnet)
+    batch = next(iter(materials.train.to(device_of(file)).batches(file.supernet.batch_size)))
+    memory_bytes = training_bytes(supernet, *batch)
+    return supernet.merge(subnet), materials.space.n_params(subnet), memory_bytes
 
 
 def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:

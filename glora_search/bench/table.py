@@ -49,7 +49,7 @@ class Row:
         difference: Test top-1 of this method less that of the reference, paired by task and seed.
         loss_difference: Likewise of the test loss.
         train_s: Mean seconds of a training.
-        peak_mb: Mean growth of memory in training, MB.
+        memory_mb: Mean memory of a training step, MB; see `memory.training_bytes`.
         merges: Whether a plain network is left behind.
         forward_ratio: Median time of a forward of what is left behind, to the plain backbone's.
         lrs: Task to the learning rate that its sweep chose.
@@ -68,7 +68,7 @@ class Row:
     difference: Interval | None = None
     loss_difference: Interval | None = None
     train_s: float | None = None
-    peak_mb: float | None = None
+    memory_mb: float | None = None
     merges: bool | None = None
     forward_ratio: float | None = None
     lrs: dict[str, float]
@@ -124,7 +124,7 @@ def _row(
         difference=paired_difference(top1, cells(against, _test_top1)) if compared else None,
         loss_difference=paired_difference(loss, cells(against, _test_loss)) if compared else None,
         train_s=_mean(r.train_s for r in fine),
-        peak_mb=_mean(r.peak_mb for r in fine),
+        memory_mb=_mean(r.memory_mb for r in fine),
         merges=fine[0].merges,
         forward_ratio=_median(r.forward_ratio for r in fine),
         lrs=lrs,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from glora_search.recording import public_store
+from glora_search.recording.bench_record import BENCH_SUFFIX, BenchRecord
 from glora_search.recording.connection import Connection
 from glora_search.recording.lease import Holder
 from glora_search.recording.store import RESERVED, StudyStore
@@ -37,6 +38,7 @@ _FORMAT_KEY: Final = f"{RESERVED}format"
 _SPACE_KEY: Final = f"{RESERVED}space"
 _FITNESS_KEY: Final = f"{RESERVED}fitness"
 _SWEEP_KEY: Final = f"{RESERVED}sweep"
+_BENCH_KEY: Final = f"{RESERVED}bench"
 _FORMAT: Final = 1
 
 
@@ -186,6 +188,23 @@ class Database:
             except DamagedStudyError as error:
                 _log.warning("%s", error)
         return summaries
+
+    def open_or_create_bench(
+        self, study: str, *, space: SearchSpace, attributes: Mapping[str, JSON]
+    ) -> BenchRecord:
+        """The bench of a study, which need not be there; errors as in `create_study`.
+
+        Args:
+            study: The study's name.
+            space: What subnets of its searched methods are chosen from.
+            attributes: What to store with it where it is new.
+        """
+        check_study_name(study)
+        name = f"{study}{BENCH_SUFFIX}"
+        if name not in self._studies(_BENCH_KEY, BENCH_SUFFIX):
+            self._create(name, space, Fitness.LOSS, attributes, mark=_BENCH_KEY)
+        found = self._studies(_BENCH_KEY, BENCH_SUFFIX)[name]
+        return BenchRecord(self._connection, self._record(name, *found, mark=_BENCH_KEY))
 
     def _create(
         self,

@@ -83,6 +83,7 @@ class AdaptFormer:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = "hidden"
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

@@ -122,6 +122,7 @@ class _FacT:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = "rank"
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

@@ -48,6 +48,7 @@ class GLoRA:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = None
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> Supernet:
         """See `Method.adapt`."""

@@ -74,6 +74,7 @@ class LoRA:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = "rank"
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

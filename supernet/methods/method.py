@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from typing import Any, ClassVar, Protocol, cast
 
 from torch import nn
@@ -24,6 +25,7 @@ class Method(Protocol):
         from_scratch: Whether it is meant for a backbone with random weights, not pretrained ones.
         size: The field that sets the number of trainable parameters; None where nothing does.
         smallest: The least value of that field.
+        largest: Its largest value that makes sense; None where there is no bound.
     """
 
     name: ClassVar[str]
@@ -32,6 +34,7 @@ class Method(Protocol):
     from_scratch: ClassVar[bool]
     size: ClassVar[str | None]
     smallest: ClassVar[int]
+    largest: ClassVar[int | None]
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """Add the method's parameters to a backbone, which is taken over.
@@ -66,9 +69,10 @@ def sized(method: Method, backbone: nn.Module, n_params: int) -> Method:
     def count(size: int) -> int:
         return resized(size).adapt(copy.deepcopy(backbone)).n_params
 
-    below, above = method.smallest, 2 * method.smallest
-    while count(above) < n_params:
-        below, above = above, 2 * above
+    most = method.largest or sys.maxsize
+    below, above = method.smallest, min(2 * method.smallest, most)
+    while count(above) < n_params and above < most:
+        below, above = above, min(2 * above, most)
     while above - below > 1:
         middle = (below + above) // 2
         below, above = (middle, above) if count(middle) <= n_params else (below, middle)

@@ -24,6 +24,7 @@ class LinearProbe:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = None
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""
@@ -40,6 +41,7 @@ class FullFineTuning:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = None
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""
@@ -58,6 +60,7 @@ class BitFit:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = None
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

@@ -96,6 +96,7 @@ class RepAdapter:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = "group_rank"
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

@@ -68,6 +68,7 @@ class SSF:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = None
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

@@ -108,6 +108,7 @@ class VLoRA:
     from_scratch: ClassVar[bool] = True
     size: ClassVar[str | None] = None
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = None
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`; the weights of blocks that are first in their compound are kept."""

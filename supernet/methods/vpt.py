@@ -60,7 +60,7 @@ class _VPT:
     """Prompt tokens.
 
     Args:
-        tokens: p.
+        tokens: p. The paper tries up to 200; beyond 50 a small network computes mostly on prompts.
     """
 
     tokens: int = 10
@@ -71,6 +71,7 @@ class _VPT:
     from_scratch: ClassVar[bool] = False
     size: ClassVar[str | None] = "tokens"
     smallest: ClassVar[int] = 1
+    largest: ClassVar[int | None] = 50
 
     def adapt(self, backbone: nn.Module, *, seed: int = 0) -> AdaptedNetwork:
         """See `Method.adapt`."""

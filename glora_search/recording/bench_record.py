@@ -1,0 +1,81 @@
+"""A bench in the database: an Optuna study beside the one whose data it compares methods on.
+
+It is called `<study>/compare`, which no study can be called. Each trial is one run: its value is
+the val loss, its user attributes say the rest. Runs take seconds to hours, so Optuna's public calls
+write them, one by one, when they have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import optuna
+from optuna.trial import TrialState
+
+from glora_search.recording.connection import Connection
+from glora_search.recording.patience import PATIENCE_S, Patience
+from glora_search.recording.study_record import StudyRecord
+
+BENCH_SUFFIX: Final = "/compare"
+"""What a bench's name adds to that of its study."""
+
+_KEY: Final = "key"
+_TABLE: Final = "result"
+
+
+class BenchRecord:
+    """One bench. Made by `Database.open_or_create_bench`.
+
+    Attributes:
+        study: Attributes and lease: those of every study.
+    """
+
+    def __init__(self, connection: Connection, study: StudyRecord) -> None:
+        self.study = study
+        self._connection = connection
+        self._patience = Patience(PATIENCE_S)
+        with connection.errors():
+            self._optuna = optuna.load_study(study_name=study.name, storage=connection.storage)
+
+    def add(self, key: str, table: Mapping[str, Any], *, value: float | None) -> None:
+        """Record a run that has ended; one that is recorded already stays as it is.
+
+        A database that is away is waited for.
+
+        Args:
+            key: Of the run, unique.
+            table: Its result, which JSON can hold.
+            value: Its val loss; None where it failed.
+
+        Raises:
+            StudyHeldError: Outside of `study.hold`, or the lease was lost to another process.
+            StorageError: The database fails.
+        """
+        self._patience.attempt(lambda: self._add(key, table, value))
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """The result of every run by its key.
+
+        Raises:
+            StorageError: The database fails.
+        """
+        with self._connection.errors():
+            trials = self._optuna.get_trials(deepcopy=False)
+        return {
+            trial.user_attrs[_KEY]: trial.user_attrs[_TABLE]
+            for trial in trials
+            if _TABLE in trial.user_attrs
+        }
+
+    def _add(self, key: str, table: Mapping[str, Any], value: float | None) -> None:
+        self.study.check_held()
+        if key in self.runs():
+            return  # it was committed, and the database's answer got lost
+        trial = optuna.trial.create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            value=value,
+            user_attrs={_KEY: key, _TABLE: dict(table)},
+        )
+        with self._connection.errors():
+            self._optuna.add_trial(trial)
