@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types setup clean
+.PHONY: demo test test-fast lint types setup clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -16,8 +16,15 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/glora-search demo
 
+# Many processes of the tests import torch, which takes half as long from compiled files.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Without Ray, database servers and long trainings.
+test-fast: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not postgres"
 
 lint: setup
 	$(BIN)/ruff check .

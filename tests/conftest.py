@@ -1,7 +1,35 @@
-"""What holds for the whole test session."""
+"""What holds for the whole test session, and what its tests share."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-# Of this process and all that it starts, before any of them imports torch: small networks are
-# fastest on one thread, sums are added up in one order, and other tests want the cores as well.
+import pytest
+
+# Set before any process of the tests imports torch: small networks are fastest on one thread, sums
+# are added up in one order, and other tests need the cores as well.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[str]:
+    """The address of a Ray with two CPUs, which all tests of this process share.
+
+    Starting one takes seconds. Tests connect to it and disconnect; a test that kills nodes, or
+    needs another number of CPUs, starts a Ray of its own.
+    """
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses the shared Ray as slow, before pytest selects by marker."""
+    for item in items:
+        if "shared_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)

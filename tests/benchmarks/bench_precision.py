@@ -93,7 +93,7 @@ def _trained(args: argparse.Namespace, device: torch.device) -> tuple[Supernet, 
     preprocessing = Preprocessing.from_model(backbone)
     before = DigitsSource(classes=(0, 1, 2, 3, 4), n_train=None, n_val=5)
     progress("pretraining")
-    recipe = Recipe(epochs=40, lr=1e-3, weight_decay=0.05, warmup_epochs=3)
+    recipe = Recipe(epochs=args.pretraining, lr=1e-3, weight_decay=0.05, warmup_epochs=3)
     backbone = backbone.to(device)
     train, _ = load_search_splits(before, preprocessing)
     train_network(backbone, train.to(device), recipe, seed=0)
@@ -180,6 +180,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--epochs", type=int, default=60, help="of the supernet")
+    parser.add_argument("--pretraining", type=int, default=40, help="epochs of the backbone")
     parser.add_argument("--population", type=int, default=200)
     return parser.parse_args()
 

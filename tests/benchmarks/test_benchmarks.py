@@ -16,7 +16,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "bench_evaluation.py": (*VIT, "--images", "2", "--candidates", "2", "--rounds", "1"),
     "bench_help.py": ("--rounds", "1"),
     "bench_load.py": ("--workers", "4", "--seconds", "0.2"),
-    "bench_precision.py": ("--epochs", "1", "--population", "12"),
+    "bench_precision.py": ("--epochs", "1", "--pretraining", "1", "--population", "12"),
     "bench_proposing.py": ("--history", "200", "--rounds", "1"),
     "bench_published_search.py": (
         *(*VIT, "--images", "2", "--population", "4", "--generations", "1"),

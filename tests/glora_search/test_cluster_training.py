@@ -26,9 +26,9 @@ KNOWN = {"epochs": 6, "threads": 1, "batch_size": 12}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    """Joined by all tests here: starting one takes seconds."""
-    connect(None, WorkerPool(workers=2))
+def connected(shared_ray: str) -> Iterator[None]:
+    """All tests here run on the shared Ray."""
+    connect(shared_ray, WorkerPool(workers=2))
     yield
     ray.shutdown()
 

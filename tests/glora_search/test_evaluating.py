@@ -70,13 +70,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def ray_workers() -> Iterator[RayWorkers]:
-    workers = RayWorkers(None, WorkerPool(workers=2, max_tries=2))
+def ray_workers(shared_ray: str) -> Iterator[RayWorkers]:
+    workers = RayWorkers(shared_ray, WorkerPool(workers=2, max_tries=2))
     yield workers
     workers.close()
 
 
-@pytest.fixture(scope="module", params=["in_process", "ray"])
+@pytest.fixture(scope="module", params=["in_process", pytest.param("ray", marks=pytest.mark.slow)])
 def evaluator(request: pytest.FixtureRequest, bench: Bench) -> Evaluator:
     if request.param == "in_process":
         return InProcessEvaluator(bench.package())
@@ -174,14 +174,17 @@ def test_a_loss_that_is_not_finite_is_a_failure(bench: Bench) -> None:
     assert (outcome.error_type, outcome.loss, outcome.top1) == ("NonFiniteLossError", None, None)
 
 
-def test_a_killed_worker_loses_nothing(ray_workers: RayWorkers, bench: Bench, given: Form) -> None:
-    """SIGKILL while candidates are under way: each has one outcome, with the same numbers."""
+def test_a_killed_worker_loses_nothing(ray_workers: RayWorkers, bench: Bench) -> None:
+    """SIGKILL while candidates are under way: each has one outcome, with the same numbers.
+
+    test_evaluating_faults kills workers in more ways, with scorers that load at once.
+    """
     evaluator = ray_workers.evaluator(bench.package())
     expected = evaluate_subnets(
         bench.supernet, [c.subnet for c in bench.candidates], bench.materials.val, batch_size=32
     )
     outcomes = []
-    for outcome in evaluator.evaluate(given(bench.candidates)):
+    for outcome in evaluator.evaluate(bench.candidates):
         outcomes.append(outcome)
         if len(outcomes) == 3:
             os.kill(int(outcome.worker.split(":")[1]), signal.SIGKILL)

@@ -161,10 +161,10 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from stand_in_scorers import StandIn, candidates
 from glora_search.study.errors import ClusterError
-from glora_search.evaluating import ray_cluster
+from glora_search.cluster import connection
 from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
 
-ray_cluster._HEAD_PATIENCE_S = 1.0
+connection._HEAD_PATIENCE_S = 1.0
 workers = RayWorkers(sys.argv[1], WorkerPool(workers=1))
 try:
     for outcome in workers.evaluator(StandIn(eval_s=0.2)).evaluate(candidates(60)):

@@ -20,8 +20,8 @@ CANDIDATES = candidates(40)
 
 
 @pytest.fixture(scope="module")
-def ray_workers() -> Iterator[RayWorkers]:
-    workers = RayWorkers(None, WorkerPool(workers=2, max_tries=2))
+def ray_workers(shared_ray: str) -> Iterator[RayWorkers]:
+    workers = RayWorkers(shared_ray, WorkerPool(workers=2, max_tries=2))
     yield workers
     workers.close()
 
@@ -49,6 +49,17 @@ def test_a_candidate_that_ends_its_workers_is_given_up_and_its_neighbours_are_no
     evaluator = ray_workers.evaluator(StandIn(deadly=digests))
     check(list(evaluator.evaluate(CANDIDATES)), killers)
     check(list(evaluator.evaluate(CANDIDATES)), killers)  # and it is there as before
+
+
+def test_one_killed_among_a_supply_loses_nothing(ray_workers: RayWorkers) -> None:
+    """As below, where candidates are drawn one by one as workers have room."""
+    outcomes: list[Outcome] = []
+    for outcome in ray_workers.evaluator(StandIn(eval_s=0.03)).evaluate(iter(CANDIDATES)):
+        outcomes.append(outcome)
+        if len(outcomes) == 3:
+            os.kill(int(outcome.worker.split(":")[1]), signal.SIGKILL)
+    check(outcomes, [])
+    assert len({o.worker for o in outcomes}) > 2, "nobody was killed: this proves nothing"
 
 
 def test_workers_killed_from_outside_lose_nothing(ray_workers: RayWorkers) -> None:
@@ -94,7 +105,6 @@ def test_a_package_that_cannot_be_loaded_is_told(ray_workers: RayWorkers) -> Non
         list(evaluator.evaluate(CANDIDATES))
 
 
-@pytest.mark.slow
 def test_workers_that_die_while_they_load_are_not_replaced_for_ever(
     ray_workers: RayWorkers,
 ) -> None:

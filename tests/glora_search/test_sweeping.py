@@ -32,9 +32,9 @@ HOPELESS, GOOD, DIVERGING = 1e-6, 1e-2, 1e38
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    """Joined by all sweeps here: starting one takes seconds."""
-    connect(None, WorkerPool(workers=2))
+def connected(shared_ray: str) -> Iterator[None]:
+    """All sweeps here run on the shared Ray."""
+    connect(shared_ray, WorkerPool(workers=2))
     yield
     ray.shutdown()
 
@@ -105,7 +105,6 @@ def one_trial_at_a_time(get: Callable[[Queue], Any]) -> Callable[[Queue], Any]:
     return get_one
 
 
-@pytest.mark.slow
 def test_interrupted_and_continued(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

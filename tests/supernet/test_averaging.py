@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from fork_server import PROCESSES
 from small_networks import DIGITS, EVA, digits, images_for, subnets_of, supernet_of
 from torch import Tensor
 from training_by_hand import train_by_hand
@@ -31,7 +31,7 @@ class StopError(Exception):
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
     """Two processes: each takes a job, since a job waits for its like in the other."""
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as made:
+    with ProcessPoolExecutor(2, PROCESSES) as made:
         yield made
 
 
