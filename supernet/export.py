@@ -1,5 +1,8 @@
-"""Export: the merged backbone as timm writes it, and beside it what was trained and what is known
-of it.
+"""Export: a merged network as timm writes it, and beside it what was trained and what is known of
+it.
+
+What is exported is an `Exportable`. Today there is one maker of it, `subnet_export`; another thing
+to export, such as an average of several subnets, is one more function that returns one.
 """
 
 from __future__ import annotations
@@ -7,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +30,35 @@ from supernet.errors import ExportError
 from supernet.network import Supernet
 
 FILES: Final = ("model.safetensors", "config.json", "adapter.safetensors", "subnet.json")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Exportable:
+    """A plain network that is to be exported, and what is known of where it comes from.
+
+    Args:
+        network: Merged; its state-dict names are the backbone's.
+        adapter: What was trained for it alone, by name: it goes into adapter.safetensors.
+        origin: What it was made of, as JSON: it goes into subnet.json.
+        logit_difference: The largest absolute difference on a split between its logits and those of
+            the network before the merge.
+    """
+
+    network: nn.Module
+    adapter: Mapping[str, torch.Tensor]
+    origin: Mapping[str, Any]
+    logit_difference: Callable[[Split], float]
+
+
+def subnet_export(supernet: Supernet, subnet: SubnetConfig) -> Exportable:
+    """One subnet of a trained supernet."""
+    merged = supernet.merge(subnet)
+    return Exportable(
+        network=merged,
+        adapter=adapter_tensors(supernet, subnet),
+        origin=json.loads(subnet.to_json()),
+        logit_difference=lambda split: largest_logit_difference(supernet, merged, subnet, split),
+    )
 
 
 def check_export_directory(directory: Path) -> None:
@@ -113,10 +146,8 @@ def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 def write_export(
     directory: Path,
+    exportable: Exportable,
     *,
-    supernet: Supernet,
-    merged: nn.Module,
-    subnet: SubnetConfig,
     architecture: Architecture,
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
@@ -126,9 +157,7 @@ def write_export(
 
     Args:
         directory: New or empty.
-        supernet: Where the subnet's support tensors and the head come from.
-        merged: What `supernet.merge(subnet)` gave.
-        subnet: The configuration.
+        exportable: What to write.
         architecture: Of the backbone.
         preprocessing: Goes into timm's config, so that `resolve_model_data_config` finds it.
         class_names: Go into timm's config, where they are known.
@@ -144,7 +173,7 @@ def write_export(
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        model = plain_network(merged, architecture)
+        model = plain_network(exportable.network, architecture)
         save_for_hf(
             model,
             str(temporary),
@@ -159,8 +188,8 @@ def write_export(
                 "crop_mode": preprocessing.crop_mode,
             },
         )
-        save_file(adapter_tensors(supernet, subnet), temporary / "adapter.safetensors")
-        text = json.dumps({**json.loads(subnet.to_json()), **record}, indent=2, allow_nan=False)
+        save_file(dict(exportable.adapter), temporary / "adapter.safetensors")
+        text = json.dumps({**exportable.origin, **record}, indent=2, allow_nan=False)
         (temporary / "subnet.json").write_text(f"{text}\n")
         for name in FILES:  # safetensors lets only its owner read
             shutil.copymode(temporary / "subnet.json", temporary / name)

@@ -25,11 +25,11 @@ PROCESSES.set_forkserver_preload(
         "alembic.config",
         "psycopg",
         "timm",
-        "glora_search.operations.driving",
+        "glora_search.operations.launching",
         "glora_search.evaluating.ray_actors",
         "glora_search.cli.interruption",
         "glora_search.recording.table_store",
-        "glora_search.cli.summary",
+        "glora_search.cli.study_tables",
     ]
 )
 

@@ -8,6 +8,7 @@ whoever reaches the dashboard; nothing secret may be among it.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import os
 import secrets
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from glora_search.cluster.reaching import check_answers, refused, use_token
@@ -68,8 +69,20 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it has ended."""
         return self.status in _ENDED
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "job": self.id,
+            "study": self.study,
+            "verb": self.verb,
+            "status": self.status,
+            "message": self.message,
+            "started": _iso(self.started),
+            "ended": _iso(self.ended),
+        }
 
 
 class Jobs:
@@ -196,6 +209,12 @@ def _job(details: JobDetails) -> Job:
         started=_seconds(details.start_time),
         ended=_seconds(details.end_time),
     )
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _seconds(milliseconds: int | None) -> float | None:

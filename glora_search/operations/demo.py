@@ -7,16 +7,16 @@ Nothing in it is simulated: it launches the packaged study `digits` as any study
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from glora_search.cli.summary import Summary, export_lines
-from glora_search.operations import driving
+from glora_search.operations import launching
 from glora_search.operations.baselines import BackgroundBaselines, n_epochs
 from glora_search.recording import Database
 from glora_search.reporting import write_report
@@ -28,7 +28,6 @@ from glora_search.study.sections import StudyFile
 from search_spaces import ParamLimits, SubnetConfig
 from supernet import Split, Supernet, evaluate_subnets
 
-_BEST: Final = {"loss": "lowest val loss", "top1": "highest val top-1"}
 _RANDOM_SUBNETS: Final = 10
 _SIZE_TOLERANCE: Final = 0.02
 
@@ -44,7 +43,57 @@ class Row:
     test_top1: float
 
 
-def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """A demo that has ended.
+
+    Args:
+        result: Of its search.
+        rows: The winner beside what needs no search.
+        fitness: What the search went by.
+        n_train: Images of the training split.
+        n_val: Images of the validation split.
+        n_test: Images of the test split.
+        report: The HTML file.
+        storage: The database.
+        seconds: It took.
+    """
+
+    result: launching.SearchResult
+    rows: list[Row]
+    fitness: str
+    n_train: int
+    n_val: int
+    n_test: int
+    report: Path
+    storage: str
+    seconds: float
+
+    @property
+    def noise(self) -> float:
+        """The difference of two rows' test top-1 below which one seed and this number of images
+        tell nothing: two standard errors of a difference, as if the rows were independent.
+        """
+        top1 = [row.test_top1 for row in self.rows]
+        p = sum(top1) / len(top1)
+        return 2 * math.sqrt(2 * p * (1 - p) / self.n_test)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "study": self.result.name,
+            "evaluated": len(self.result.outcomes),
+            "comparison": [dataclasses.asdict(row) for row in self.rows],
+            "seeds": 1,
+            "noise": round(self.noise, 4),
+            "export": self.result.export.summary(),
+            "report": str(self.report),
+            "storage": self.storage,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> DemoResult:
     """Run the demo in the folder `out`.
 
     A demo that was interrupted there is resumed; one that is complete is followed by another study.
@@ -63,52 +112,28 @@ def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Summ
     with BackgroundBaselines(file) as training:
         if _is_unfinished(storage, file.study.name):
             progress.note(f"resuming {file.study.name}")
-            result = driving.resume(file.study.name, storage=storage, progress=progress)
+            result = launching.resume(file.study.name, storage=storage, progress=progress)
         else:
-            result = driving.launch(file, storage=storage, progress=progress)
+            result = launching.launch(file, storage=storage, progress=progress)
         with progress.bar("training the baselines", n_epochs(file)) as bar:
             baselines = training.finish(bar)
-    rows = _compare(result, baselines, progress)
+    test = result.materials.test_split(progress)
+    rows = _compare(result, baselines, test)
     report = out / f"{result.name}.html"
     with Database.open(storage, create=False) as database:
         record = database.open_study(result.name)
         record.set_attribute("comparison", [dataclasses.asdict(row) for row in rows])
         write_report(record, report)
-    n_val, test = len(result.materials.val), result.export.test
-    n_test = 0 if test is None else test.n_images
-    return Summary(
-        document={
-            "study": result.name,
-            "evaluated": len(result.outcomes),
-            "comparison": [dataclasses.asdict(row) for row in rows],
-            "export": result.export.summary(),
-            "report": str(report),
-            "storage": storage,
-            "seconds": round(time.monotonic() - started, 1),
-        },
-        title="Digits 0-4 to digits 5-9: "
-        f"{len(result.materials.train)} images to train, {n_val} for val, {n_test} for test",
-        columns=("", "adapter parameters", "val loss", "val top-1", "test top-1"),
-        rows=[
-            (
-                row.what,
-                f"{row.n_params:,}",
-                f"{row.val_loss:.4f}",
-                f"{row.val_top1:.3f}",
-                f"{row.test_top1:.3f}",
-            )
-            for row in rows
-        ],
-        lines=[
-            f"The winner has the {_BEST[file.search.fitness]} of the "
-            f"{len(result.outcomes)} subnets evaluated.",
-            f"Each row has a linear head of {result.export.n_params['head']} parameters as well.",
-            "",
-            *export_lines(result.export),
-            f"report    {report}",
-            f"database  {storage}",
-            f"took      {time.monotonic() - started:.0f} s",
-        ],
+    return DemoResult(
+        result=result,
+        rows=rows,
+        fitness=file.search.fitness,
+        n_train=len(result.materials.train),
+        n_val=len(result.materials.val),
+        n_test=len(test),
+        report=report,
+        storage=storage,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -142,11 +167,10 @@ def _is_unfinished(storage: str, name: str) -> bool:
 
 
 def _compare(
-    result: driving.SearchResult, baselines: Mapping[str, Supernet], progress: Progress
+    result: launching.SearchResult, baselines: Mapping[str, Supernet], test: Split
 ) -> list[Row]:
     """The winner beside random subnets of its size and the baselines."""
-    materials = result.materials
-    val, test = materials.val, materials.test_split(progress)
+    materials, val = result.materials, result.materials.val
     winner = result.winner.candidate
     window = int(_SIZE_TOLERANCE * winner.n_params)
     limits = ParamLimits(winner.n_params - window, winner.n_params + window)

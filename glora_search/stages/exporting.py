@@ -1,29 +1,27 @@
-"""The end of a search: a subnet is merged, verified, measured on the test split, and written."""
+"""Export one trial: merge its subnet, verify it, measure it on the test split, and write it."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from glora_search.cluster.artifacts import Artifacts
-from glora_search.recording import Database, StudyRecord
-from glora_search.recording.storage_url import resolve_storage
-from glora_search.stages.prepare import Materials, check_fingerprints, prepare
-from glora_search.stages.progress import Progress, Silent
+from glora_search.recording import StudyRecord
+from glora_search.stages.prepare import Materials
+from glora_search.stages.progress import Progress
 from glora_search.stages.provenance import versions
-from glora_search.stages.training import supernet_fingerprint, train_or_load_supernet
 from glora_search.study.file import stored_study
 from glora_search.study.finalists import Finalist, from_attributes, winner_of
 from glora_search.study.outcomes import Outcome
 from glora_search.study.sections import StudyFile
 from supernet import Precision, Supernet, evaluate_model
 from supernet.errors import DataError, ExportError
-from supernet.export import check_export_directory, largest_logit_difference, write_export
+from supernet.export import subnet_export, write_export
 
 _log = logging.getLogger(__name__)
 
@@ -94,55 +92,23 @@ class Export:
         }
 
 
-def export(
-    name: str,
-    out: Path,
-    *,
-    trial: int | None = None,
-    storage: str | None = None,
-    progress: Progress | None = None,
-) -> Export:
-    """Write one subnet of a study as a plain network; the best one by default.
-
-    Args:
-        name: The study.
-        out: A directory that is new or empty.
-        trial: Optuna's number of the subnet.
-        storage: As in `launch`.
-        progress: As in `launch`.
-
-    Raises:
-        GLoRASearchError: No such study or trial, changed inputs, or a directory that is not empty.
-    """
-    progress = progress or Silent()
-    with Database.open(resolve_storage(storage), create=False) as database:
-        record = database.open_study(name)
-        check_export_directory(out)
-        chosen = chosen_trial(record, trial)
-        recorded = record.attributes["fingerprints"]
-        if "supernet" not in recorded:
-            raise ExportError(f"study {name!r} has no trained supernet yet; resume it first")
-        file = study_of(record)
-        artifacts = Artifacts(url=file.cluster.artifacts, read_only=True)
-        materials = prepare(file, progress, artifacts=artifacts)
-        check_fingerprints(recorded, materials.fingerprints, name)
-        supernet = train_or_load_supernet(materials, progress)
-        check_fingerprints(recorded, {"supernet": supernet_fingerprint(supernet)}, name)
-        return export_trial(record, chosen, out, materials, supernet, progress)
-
-
 def study_of(record: StudyRecord) -> StudyFile:
     """The resolved study file that is stored with a study."""
     return stored_study(record.attributes["study"])
 
 
-def chosen_trial(record: StudyRecord, trial: int | None) -> Chosen:
+def chosen_trial(record: StudyRecord, trials: Mapping[int, Outcome], trial: int | None) -> Chosen:
     """The trial to export: `trial` if it can be, the winner for None.
+
+    Args:
+        record: The study.
+        trials: All of its trials, by Optuna's number.
+        trial: A number.
 
     Raises:
         ExportError: There is no such trial, or it failed.
     """
-    trials, finalists = record.trials(), from_attributes(record.attributes)
+    finalists = from_attributes(record.attributes)
     if trial is None:
         trial = winner_of(trials, record.fitness, finalists)
         if trial is None:
@@ -182,9 +148,8 @@ def export_trial(
     """
     file = materials.file
     outcome = chosen.outcome
-    subnet = outcome.candidate.subnet
-    merged = supernet.merge(subnet)
-    difference = largest_logit_difference(supernet, merged, subnet, materials.val)
+    exportable = subnet_export(supernet, outcome.candidate.subnet)
+    difference = exportable.logit_difference(materials.val)
     if not difference <= file.export.tolerance:
         raise ExportError(
             f"the merged model differs from its subnet by {difference:.2g} in a logit of the "
@@ -193,17 +158,15 @@ def export_trial(
     attributes = record.attributes
     precision = attributes.get("precision", file.search.precision)
     val, val_in_search = _val_figures(chosen, len(materials.val), precision)
-    test = _test_evaluation(materials, merged, progress)
+    test = _test_evaluation(materials, exportable.network, progress)
     n_params = {
         "adapter": outcome.candidate.n_params,
         "head": sum(t.numel() for t in supernet.head_state().values()),
-        "merged_model": sum(p.numel() for p in merged.parameters()),
+        "merged_model": sum(p.numel() for p in exportable.network.parameters()),
     }
     write_export(
         out,
-        supernet=supernet,
-        merged=merged,
-        subnet=subnet,
+        exportable,
         architecture=materials.architecture,
         preprocessing=materials.preprocessing,
         class_names=materials.val.class_names,
@@ -212,7 +175,7 @@ def export_trial(
             "trial": chosen.trial,
             "generation": outcome.candidate.generation,
             "index": outcome.candidate.index,
-            "digest": subnet.digest,
+            "digest": outcome.candidate.subnet.digest,
             "val": asdict(val),
             "val_in_search": _optional(val_in_search),
             "test": _optional(test),

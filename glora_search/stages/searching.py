@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -91,9 +91,21 @@ def search_supernet(
 
 
 def rescore_finalists(
-    record: StudyRecord, materials: Materials, supernet: Supernet, progress: Progress
+    record: StudyRecord,
+    trials: Mapping[int, Outcome],
+    materials: Materials,
+    supernet: Supernet,
+    progress: Progress,
 ) -> None:
-    """Score the best of a finished search in float32, unless that has been done."""
+    """Score the best of a finished search in float32, unless that has been done.
+
+    Args:
+        record: The study, held by this process.
+        trials: All of its trials, by Optuna's number.
+        materials: Of the study.
+        supernet: Trained.
+        progress: Where to report to.
+    """
     if from_attributes(record.attributes):
         return
     search = materials.file.search
@@ -110,7 +122,7 @@ def rescore_finalists(
                 else:
                     yield position, (found.loss, found.top1)
 
-    finalists = score_finalists(record.trials(), record.fitness, search.finalists, score)
+    finalists = score_finalists(trials, record.fitness, search.finalists, score)
     record.set_attribute(ATTRIBUTE, to_attribute(finalists))
 
 

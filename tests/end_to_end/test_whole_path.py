@@ -14,7 +14,7 @@ import pytest
 from fork_server import Running, glora_search, wait_until
 from tiny_study import found, study, write_study
 
-from glora_search.operations.driving import SearchResult, launch, resume
+from glora_search.operations.launching import SearchResult, launch, resume
 from glora_search.recording import Database
 
 # Long enough to be interrupted in the middle of training and in the middle of the search.

@@ -18,9 +18,10 @@ from fsspec.core import url_to_fs
 from tiny_study import found, study, study_table
 
 from glora_search import export, launch, resume
-from glora_search.cli.summary import study_summary
+from glora_search.cli.study_tables import study_output
 from glora_search.cluster.artifacts import Artifacts
-from glora_search.operations.driving import SearchResult
+from glora_search.operations.launching import SearchResult
+from glora_search.operations.status import study_status
 from glora_search.recording import Database
 from glora_search.stages import trained_once as cached_training
 from glora_search.stages import training as supernet_stage
@@ -301,7 +302,7 @@ def test_the_directory_is_lost_after_the_search(
         raise AssertionError("it trains, or exports, again")
 
     monkeypatch.setattr(supernet_stage, "train_supernet", never)
-    monkeypatch.setattr("glora_search.operations.driving.export_trial", never)
+    monkeypatch.setattr("glora_search.operations.launching.export_trial", never)
     shutil.rmtree(tmp_path / "runs")
     progress = StopsAfter()
     second = resume("tiny", storage=storage(tmp_path), progress=progress)
@@ -317,7 +318,7 @@ def test_the_directory_is_lost_after_the_search(
     exported = export("tiny", tmp_path / "mine", storage=storage(tmp_path))
     assert (exported.directory / "model.safetensors").read_bytes() == weights
 
-    told = study_summary("tiny", storage(tmp_path))
+    told = study_output(study_status("tiny", storage(tmp_path)))
     assert told.to_json()["supernet"] == f"{url}/{supernet}"
     assert f"kept      {url}/tiny/export" in told.lines
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tiny_study import write_study
 
 from glora_search.cli import commands as cli
+from glora_search.cli.watching import study_so_far
 from glora_search.cluster.reaching import check_reachable
 from glora_search.cluster.submitting import resume_submission
 from glora_search.recording import Database
@@ -156,7 +157,7 @@ def test_a_whole_study_tells_no_password(
     assert run("resume", "tiny") == 0
     assert run("export", "tiny", "--trial", "3", "--out", "three") == 0
     assert run("report", "tiny") == 0
-    how = cli._how_to_go_on("tiny", guarded_url)  # after an interruption
+    how = study_so_far("tiny", guarded_url)  # after an interruption
     assert "resume tiny --storage" in how
     assert MARK not in how
 

@@ -12,13 +12,14 @@ import pytest
 from reporting_studies import outcome, outcomes, recorded
 from tiny_study import found, study
 
-from glora_search.cli.summary import database_summary, result_summary, study_summary
-from glora_search.operations.driving import SearchResult, launch, resume
+from glora_search.cli.study_tables import search_output, study_output
+from glora_search.operations.exporting import export
+from glora_search.operations.launching import SearchResult, launch, resume
+from glora_search.operations.status import list_studies, study_status
 from glora_search.recording import Database
 from glora_search.reporting.snapshot import take_snapshot
 from glora_search.reporting.summary import summary_sentences
 from glora_search.stages import searching as search_stage
-from glora_search.stages.exporting import export
 from glora_search.study.finalists import (
     Finalist,
     Scores,
@@ -197,14 +198,14 @@ def test_every_command_names_the_same_winner(
     again = export("tiny", tmp_path / "again", storage=storage(folder))
     assert again.trial == first.trial
     assert again.val.loss == first.loss
-    status = study_summary("tiny", storage(folder))
+    status = study_output(study_status("tiny", storage(folder)))
     assert status.document["best"]["trial"] == first.trial
     assert status.document["finalists"][0]["loss"] == first.loss
     assert any("in fp32" in line and f"{first.loss:.4f}" in line for line in status.lines)
-    shown = result_summary(result)
+    shown = search_output(result)
     assert shown.rows[0][0] == f"trial {first.trial}"
     assert shown.rows[0][2] == f"{first.loss:.4f}"
-    assert database_summary(storage(folder)).document[0]["best"] == first.loss
+    assert list_studies(storage(folder)).studies[0].best == first.loss
 
 
 def test_another_trial_keeps_the_numbers_of_the_search(

@@ -24,7 +24,7 @@ from tiny_study import found, study, write_study
 
 from glora_search.cluster.jobs import checked_address
 from glora_search.cluster.reaching import check_reachable
-from glora_search.operations.driving import launch
+from glora_search.operations.launching import launch
 from glora_search.recording import Database
 from glora_search.study.errors import ClusterError
 

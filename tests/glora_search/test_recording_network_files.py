@@ -9,7 +9,7 @@ import psutil
 import pytest
 from tiny_study import study
 
-from glora_search.operations.driving import launch, resume
+from glora_search.operations.launching import launch, resume
 from glora_search.recording import network_files
 from glora_search.recording.network_files import check_local
 from glora_search.study.errors import StorageError

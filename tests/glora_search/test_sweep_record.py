@@ -10,8 +10,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from recording_cases import SPACE, batch
 
-from glora_search.cli.summary import database_summary
-from glora_search.cli.sweep_summary import sweep_status, sweep_summary
+from glora_search.cli.sweep_tables import sweep_output
+from glora_search.operations.status import list_studies, sweep_status
 from glora_search.recording import Database, SweepRecord
 from glora_search.study.errors import (
     DamagedStudyError,
@@ -157,7 +157,7 @@ def test_a_trial_that_somebody_damaged(record: SweepRecord, database_url: str) -
     study.add_trial(optuna.trial.create_trial(value=0.1, user_attrs={"id": "x"}))
     with pytest.raises(DamagedStudyError, match="'cats/sweep', trial 5 is damaged"):
         record.trials()
-    assert database_summary(database_url).document == [], "the list is not lost with it"
+    assert list_studies(database_url).to_json() == [], "the list is not lost with it"
 
 
 def test_status_shows_it_beside_studies(
@@ -166,7 +166,7 @@ def test_status_shows_it_beside_studies(
     study = database.create_study("cats", space=SPACE, fitness=Fitness.LOSS, attributes={})
     with study.hold():
         study.flush(batch(0, 3))
-    by_name = {d["study"]: d for d in database_summary(database_url).document}
+    by_name = {d["study"]: d for d in list_studies(database_url).to_json()}
     assert by_name["cats"]["evaluated"] == 3
     shown = by_name["cats/sweep"]
     assert (shown["evaluated"], shown["failed"], shown["planned"]) == (3, 1, 6)
@@ -175,13 +175,13 @@ def test_status_shows_it_beside_studies(
 
 def test_the_table_has_the_best_first(record: SweepRecord, database_url: str) -> None:
     """Those that trained to their end go before what was stopped, however low its loss was."""
-    summary = sweep_status("cats", database_url)
+    summary = sweep_output(sweep_status("cats", database_url))
     assert [row[0] for row in summary.rows] == ["3", "0", "1", "2"]
     assert summary.document["best"]["trial"] == 3
     assert summary.document["set"] == [
         *("supernet.lr=0.002", "supernet.weight_decay=0.01", "supernet.epochs=5")
     ]
-    told = sweep_summary(record.summary(), ["glora-search", "launch", "my study.toml"]).lines
+    told = sweep_output(record.summary(), ["glora-search", "launch", "my study.toml"]).lines
     assert (
         "launch    glora-search launch 'my study.toml' --set supernet.lr=0.002 "
         "--set supernet.weight_decay=0.01 --set supernet.epochs=5"

@@ -73,7 +73,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def run_command(*words: str, interrupted_after: int = 0) -> Ended:
         monkeypatch.setattr(sys, "argv", ["glora-search", *words])
         monkeypatch.setattr(
-            "glora_search.stages.progress.for_stderr", lambda: Impatient(interrupted_after or -1)
+            "glora_search.cli.progress_bars.for_stderr", lambda: Impatient(interrupted_after or -1)
         )
         capsys.readouterr()
         status = 0

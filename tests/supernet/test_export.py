@@ -38,6 +38,7 @@ from supernet.export import (
     check_export_directory,
     largest_logit_difference,
     plain_network,
+    subnet_export,
     write_export,
 )
 
@@ -66,16 +67,17 @@ class Exported:
 
     def write(self, directory: Path, **changes: Any) -> None:
         """Export once more."""
+        exportable = replace(
+            subnet_export(self.supernet, self.subnet),
+            network=changes.pop("merged", self.merged),
+        )
         arguments = {
-            "supernet": self.supernet,
-            "merged": self.merged,
-            "subnet": self.subnet,
             "architecture": self.architecture,
             "preprocessing": self.preprocessing,
             "class_names": CLASS_NAMES,
             "record": RECORD,
         }
-        write_export(directory, **{**arguments, **changes})
+        write_export(directory, exportable, **{**arguments, **changes})
 
 
 def export_of(

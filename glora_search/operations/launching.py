@@ -1,4 +1,4 @@
-"""Launch a study and resume it: from a study file, or from the database, to an export."""
+"""Launch a study, and resume it: both end with the winner's export."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.recording.storage_url import driver_url
 from glora_search.recording.urls import parse_url
 from glora_search.stages.exporting import (
+    Chosen,
     Export,
     chosen_trial,
     existing_export,
@@ -88,9 +89,7 @@ def launch(
     with ExitStack() as stack:
         _check_new(url, file.study.name)
         check_export_directory(file.export_directory)
-        _check_artifacts(file, new=True)
-        workers = _workers(file, stack, progress)
-        materials = prepare(file, progress)
+        materials, workers = _begin(file, stack, progress, new=True)
         database = stack.enter_context(Database.open(url, create=True))
         record = database.create_study(
             file.study.name,
@@ -134,11 +133,18 @@ def resume(
         record = database.open_study(name)
         file = resumed_study(study_of(record), overrides)
         stack.enter_context(record.hold())
-        _check_artifacts(file, new=False)
-        workers = _workers(file, stack, progress)
-        materials = prepare(file, progress)
+        materials, workers = _begin(file, stack, progress, new=False)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
         return _drive(record, materials, workers, progress)
+
+
+def _begin(
+    file: StudyFile, stack: ExitStack, progress: Progress, *, new: bool
+) -> tuple[Materials, Callable[[], RayWorkers | None]]:
+    """What a study is made of, and its workers; what is wrong is found in order of its cost."""
+    _check_artifacts(file, new=new)
+    workers = _workers(file, stack, progress)
+    return prepare(file, progress), workers
 
 
 def _check_new(url: str, name: str) -> None:
@@ -236,10 +242,12 @@ def _drive(
         raise GLoRASearchError(
             f"every evaluation of study {record.name!r} failed; the last error: {best.error}"
         )
+    trials = record.trials()
     if precision != "fp32" and file.search.finalists:
-        rescore_finalists(record, materials, supernet, progress)
+        rescore_finalists(record, trials, materials, supernet, progress)
     record.set_attribute("status", "exporting")
-    exported = _export_winner(record, materials, supernet, progress)
+    winner = chosen_trial(record, trials, None)
+    exported = _export_winner(record, winner, materials, supernet, progress)
     record.set_attribute("export", exported.summary())
     record.set_attribute("status", "complete")
     return SearchResult(
@@ -253,9 +261,13 @@ def _drive(
 
 
 def _export_winner(
-    record: StudyRecord, materials: Materials, supernet: Supernet, progress: Progress
+    record: StudyRecord,
+    chosen: Chosen,
+    materials: Materials,
+    supernet: Supernet,
+    progress: Progress,
 ) -> Export:
-    """The winner's export, made if it is not there; here, and with the supernet among the
+    """The winner's export, made unless it is there. It and the supernet are put among the
     artifacts.
     """
     file, artifacts, name = materials.file, materials.artifacts, _export_name(record.name)
@@ -263,7 +275,7 @@ def _export_winner(
     if file.supernet.checkpoint is None:  # else it is an input
         artifacts.put_missing(path, artifact_name(path))
         record.set_attribute("supernet", artifacts.at(artifact_name(path)) or str(path))
-    chosen, target = chosen_trial(record, None), file.export_directory
+    target = file.export_directory
     if artifacts.fetch_folder(name, target, EXPORT_FILES):
         progress.note(f"fetched {artifacts.at(name)}")
     exported = existing_export(target, record, chosen) or export_trial(

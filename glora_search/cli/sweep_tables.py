@@ -1,4 +1,4 @@
-"""A sweep as a table for people and as JSON for programs."""
+"""A sweep as a table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-from glora_search.cli.summary import Summary
-from glora_search.recording import Database, SweepSummary
-from glora_search.recording.storage_url import resolve_storage
+from glora_search.cli.output import Output
+from glora_search.recording import SweepSummary
 from glora_search.study.sweep_section import SWEPT
 from glora_search.study.sweep_trial import SweepTrial
 
@@ -16,7 +15,7 @@ _COLUMNS: Final = ("trial", *SWEPT, "trained", "val loss", "val top-1", "seconds
 LAUNCH: Final = ("glora-search", "launch", "STUDY.toml")
 
 
-def sweep_summary(found: SweepSummary, launch: Sequence[str] = LAUNCH) -> Summary:
+def sweep_output(found: SweepSummary, launch: Sequence[str] = LAUNCH) -> Output:
     """All trials, the best first, and how to launch with the best recipe.
 
     Args:
@@ -47,19 +46,13 @@ def sweep_summary(found: SweepSummary, launch: Sequence[str] = LAUNCH) -> Summar
         lines.append(f"best      trial {best[0]}: mean val loss {best[1].loss:.4f}")
         lines.append(f"launch    {shlex.join([*launch, *overrides])}")
     lines += [f"trial {n} failed: {t.error_type}: {t.error}" for n, t in ranked if t.error]
-    return Summary(
+    return Output(
         document=document,
         title=f"{found.name}: {len(ranked)} of {document['planned']} trials; {', '.join(counts)}",
         columns=_COLUMNS if ranked else (),
         rows=[_row(number, trial) for number, trial in ranked],
         lines=lines,
     )
-
-
-def sweep_status(study: str, storage: str | None) -> Summary:
-    """The sweep of a study, as far as it is."""
-    with Database.open(resolve_storage(storage), create=False) as database:
-        return sweep_summary(database.open_sweep(study).summary())
 
 
 def _document(number: int, trial: SweepTrial) -> dict[str, Any]:

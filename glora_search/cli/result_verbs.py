@@ -1,0 +1,109 @@
+"""The verbs that show what a study has found: status, export, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from glora_search.cli import options
+from glora_search.cli.output import tell_of_loading
+
+
+@click.command(
+    short_help="What is in the database, how far, the best so far.",
+    epilog="""\b
+Examples:
+  glora-search status
+  glora-search status my-study --json
+  glora-search status my-study/sweep
+  glora-search status --address http://head:8265
+""",
+)
+@click.argument("name", required=False)
+@options.storage
+@click.option(
+    "--address", metavar="http://HOST:8265", help="Show jobs of this cluster instead of studies."
+)
+@options.as_json
+def status(name: str | None, storage: str | None, address: str | None, as_json: bool) -> None:
+    """What is in the database, how far it is, the best so far.
+
+    With --address the jobs of a cluster, or the one NAME: its id, or the study whose latest job it
+    is.
+    """
+    if address is not None:
+        from glora_search.cli.job_tables import job_output, jobs_output
+        from glora_search.operations.jobs import job_status, list_jobs
+
+        if name is None:
+            jobs_output(list_jobs(address), address).show(as_json)
+        else:
+            job_output(job_status(name, address)).show(as_json)
+        return
+    from glora_search.cli.study_tables import database_output, study_output
+    from glora_search.cli.sweep_tables import sweep_output
+    from glora_search.operations import list_studies, study_status, sweep_status
+
+    if name is None:
+        database_output(list_studies(storage)).show(as_json)
+    elif name.endswith("/sweep"):
+        sweep_output(sweep_status(name.removesuffix("/sweep"), storage)).show(as_json)
+    else:
+        study_output(study_status(name, storage)).show(as_json)
+
+
+@click.command(
+    short_help="Write a subnet as a plain vision transformer.",
+    epilog="""\b
+Examples:
+  glora-search export my-study --out my-vit
+  glora-search export my-study --trial 42 --out my-vit-42
+""",
+)
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where to write: a directory that is new or empty.",
+)
+@click.option("--trial", type=int, help="Number of the trial. [default: the best]")
+@options.storage
+@options.as_json
+def export(name: str, out: Path, trial: int | None, storage: str | None, as_json: bool) -> None:
+    """Write a subnet as a plain vision transformer that timm alone can load."""
+    tell_of_loading()
+    from glora_search.cli.progress_bars import for_stderr
+    from glora_search.cli.study_tables import export_output
+    from glora_search.operations import export as export_trial
+
+    exported = export_trial(name, out, trial=trial, storage=storage, progress=for_stderr())
+    export_output(exported).show(as_json)
+
+
+@click.command(
+    short_help="Pictures and tables of a study as one HTML file.",
+    epilog="""\b
+Example:
+  glora-search report my-study --out my-study.html
+""",
+)
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The HTML file. [default: NAME.html]",
+)
+@options.storage
+def report(name: str, out: Path | None, storage: str | None) -> None:
+    """Write pictures and tables of a study as one HTML file that needs no network."""
+    from glora_search.operations import write_report
+
+    path = out or Path(f"{name}.html")
+    write_report(name, path, storage=storage)
+    click.echo(path)
+
+
+VERBS: Final = (status, export, report)

@@ -1,0 +1,172 @@
+"""Studies as tables: the end of a launch, an export and a demo, and what `status` shows."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Final
+
+from glora_search.cli.output import Output, number
+
+if TYPE_CHECKING:
+    from glora_search.operations.demo import DemoResult
+    from glora_search.operations.launching import SearchResult
+    from glora_search.operations.status import DatabaseStatus, StudyStatus
+    from glora_search.stages.exporting import Export
+
+_BEST: Final = {"loss": "lowest val loss", "top1": "highest val top-1"}
+
+
+def search_output(result: SearchResult) -> Output:
+    """The end of a launch or a resume."""
+    exported = result.export.summary()
+    failed = sum(outcome.failed for outcome in result.outcomes)
+    evaluated = len(result.outcomes) - failed
+    winner, val, test = result.export.outcome, result.export.val, result.export.test
+    return Output(
+        document={
+            "study": result.name,
+            "evaluated": evaluated,
+            "failed": failed,
+            "export": exported,
+        },
+        title=f"{result.name}: {evaluated} subnets evaluated, {failed} failed",
+        columns=("winner", "parameters", "val loss", "val top-1", "test top-1"),
+        rows=[
+            (
+                f"trial {exported['trial']}",
+                f"{winner.candidate.n_params:,}",
+                number(val.loss, 4),
+                number(val.top1, 3),
+                number(None if test is None else test.top1, 3),
+            )
+        ],
+        lines=_export_lines(result.export),
+    )
+
+
+def export_output(exported: Export) -> Output:
+    """The end of an export."""
+    return Output(document=exported.summary(), lines=_export_lines(exported))
+
+
+def demo_output(demo: DemoResult) -> Output:
+    """The end of the demo."""
+    result = demo.result
+    return Output(
+        document=demo.to_json(),
+        title="Digits 0-4 to digits 5-9: "
+        f"{demo.n_train} images to train, {demo.n_val} for val, {demo.n_test} for test",
+        columns=("", "adapter parameters", "val loss", "val top-1", "test top-1"),
+        rows=[
+            (
+                row.what,
+                f"{row.n_params:,}",
+                f"{row.val_loss:.4f}",
+                f"{row.val_top1:.3f}",
+                f"{row.test_top1:.3f}",
+            )
+            for row in demo.rows
+        ],
+        lines=[
+            f"One seed and one split: with {demo.n_test} test images, differences of less than "
+            f"{demo.noise:.3f} in test top-1 are noise.",
+            f"The winner has the {_BEST[demo.fitness]} of the "
+            f"{len(result.outcomes)} subnets evaluated.",
+            f"Each row has a linear head of {result.export.n_params['head']} parameters as well.",
+            "",
+            *_export_lines(result.export),
+            f"report    {demo.report}",
+            f"database  {demo.storage}",
+            f"took      {demo.seconds:.0f} s",
+        ],
+    )
+
+
+def database_output(status: DatabaseStatus) -> Output:
+    """All studies of a database, and all sweeps."""
+    document = status.to_json()
+    if not document:
+        return Output(document=[], lines=[f"{status.shown} holds no studies"])
+    rows = [
+        (
+            study.study,
+            study.status or "-",
+            f"{study.evaluated} of {study.planned}",
+            str(study.failed),
+            study.fitness,
+            number(study.best, 4),
+            study.held_by or "-",
+        )
+        for study in status.studies
+        if study.fault is None
+    ]
+    faults = [f"damaged   {study.fault}" for study in status.studies if study.fault is not None]
+    if not rows:
+        return Output(document=document, lines=faults)
+    columns = ("study", "status", "evaluated", "failed", "fitness", "best", "driven by")
+    return Output(document=document, title=status.shown, columns=columns, rows=rows, lines=faults)
+
+
+def study_output(study: StudyStatus) -> Output:
+    """One study, generation by generation."""
+    columns = ("generation", "evaluated", "failed", "best val loss", "its top-1", "parameters")
+    return Output(
+        document=study.to_json(),
+        title=study.study,
+        columns=columns if study.generations else (),
+        rows=[
+            (
+                str(g.generation),
+                str(g.evaluated),
+                str(g.failed),
+                number(g.best_loss, 4),
+                number(g.best_top1, 3),
+                "-" if g.best_n_params is None else f"{g.best_n_params:,}",
+            )
+            for g in study.generations
+        ],
+        lines=_study_lines(study),
+    )
+
+
+def _study_lines(study: StudyStatus) -> list[str]:
+    lines = [
+        f"status    {study.status}; {study.evaluated} of {study.planned} subnets evaluated, "
+        f"{study.failed} failed"
+    ]
+    if study.mode == "steady-state":
+        lines.append("mode      steady-state; a generation is a population's worth of subnets")
+    if study.held_by is not None and study.held_since is not None:
+        since = datetime.datetime.fromtimestamp(study.held_since).strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"driven by {study.held_by} since {since}")
+    elif study.status != "complete":
+        lines.append(f"go on     glora-search resume {study.study}")
+    if study.best is not None:
+        trial, outcome = study.best
+        lines.append(
+            f"best      trial {trial}: val loss {number(outcome.loss, 4)}, val top-1 "
+            f"{number(outcome.top1, 3)}, {outcome.candidate.n_params:,} parameters"
+        )
+        final = next((f for f in study.finalists if f.trial == trial), None)
+        if final is not None:
+            lines.append(
+                f"in fp32   val loss {number(final.loss, 4)}, val top-1 {number(final.top1, 3)}, "
+                f"the best of {len(study.finalists)} finalists; the figures above are the "
+                "search's, in bf16"
+            )
+    if study.export:
+        lines.append(f"exported  {study.export['directory']}")
+        if kept := study.export.get("artifact"):
+            lines.append(f"kept      {kept}")
+    return lines
+
+
+def _export_lines(exported: Export) -> list[str]:
+    """Where an export is, and how to load it."""
+    kept = [] if exported.artifact is None else [f"kept      {exported.artifact}"]
+    return [
+        f"exported  {exported.directory}  (trial {exported.trial}; merged and unmerged logits "
+        f"differ by at most {exported.logit_difference:.1e})",
+        *kept,
+        f'load it   timm.create_model("local-dir:{exported.directory}", pretrained=True)',
+    ]

@@ -1,0 +1,271 @@
+"""What a database holds and how far it is: all studies, one study, one sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from glora_search.recording import Database, StudyRecord, StudySummary, SweepSummary
+from glora_search.recording.storage_url import resolve_storage
+from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
+from glora_search.study.outcomes import Fitness, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedStudy:
+    """One line of the list of studies: a study or a sweep.
+
+    Args:
+        study: Its name; a sweep's ends with `/sweep`.
+        status: The stage that it has reached; `damaged` where it cannot be read.
+        evaluated: Subnets, or recipes of a sweep, that have figures.
+        failed: Those that failed.
+        planned: How many there will be; None where that is not stored.
+        fitness: What it optimises.
+        best: The best fitness so far.
+        held_by: The process that drives it now.
+        fault: Why it cannot be read; None where it can.
+    """
+
+    study: str
+    status: str | None = None
+    evaluated: int = 0
+    failed: int = 0
+    planned: int | None = None
+    fitness: str = ""
+    best: float | None = None
+    held_by: str | None = None
+    fault: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        if self.fault is not None:
+            return {"study": self.study, "status": self.status, "fault": self.fault}
+        return {
+            "study": self.study,
+            "status": self.status,
+            "evaluated": self.evaluated,
+            "failed": self.failed,
+            "planned": self.planned,
+            "fitness": self.fitness,
+            "best": self.best,
+            "held_by": self.held_by,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseStatus:
+    """All studies and sweeps of a database.
+
+    Args:
+        shown: The database's URL without a password.
+        studies: The oldest first, sweeps after studies.
+    """
+
+    shown: str
+    studies: tuple[ListedStudy, ...]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For programs."""
+        return [study.to_json() for study in self.studies]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationStatus:
+    """How one generation came out; the figures are those of its best subnet."""
+
+    generation: int
+    evaluated: int
+    failed: int
+    best_loss: float | None
+    best_top1: float | None
+    best_n_params: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyStatus:
+    """How far a study is.
+
+    Args:
+        study: Its name.
+        status: The stage that it has reached.
+        planned: How many subnets it will evaluate; None where that is not stored.
+        mode: `generational` or `steady-state`.
+        fitness: What it optimises.
+        held_by: The process that drives it now.
+        held_since: Seconds since 1970; None where no process drives it.
+        best: Number and outcome of the winner so far.
+        evaluated: Subnets that have figures.
+        failed: Those that failed.
+        finalists: The best in float32, where the search measured in bf16.
+        generations: In their order.
+        supernet: Where the trained supernet is.
+        export: What is stored of the winner's export.
+    """
+
+    study: str
+    status: str | None
+    planned: int | None
+    mode: str
+    fitness: str
+    held_by: str | None
+    held_since: float | None
+    best: tuple[int, Outcome] | None
+    evaluated: int
+    failed: int
+    finalists: tuple[Finalist, ...]
+    generations: tuple[GenerationStatus, ...]
+    supernet: str | None
+    export: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        best = None
+        if self.best is not None:
+            trial, outcome = self.best
+            best = {
+                "trial": trial,
+                "loss": outcome.loss,
+                "top1": outcome.top1,
+                "n_params": outcome.candidate.n_params,
+                "digest": outcome.candidate.subnet.digest,
+            }
+        return {
+            "study": self.study,
+            "status": self.status,
+            "evaluated": self.evaluated,
+            "failed": self.failed,
+            "planned": self.planned,
+            "mode": self.mode,
+            "fitness": self.fitness,
+            "held_by": self.held_by,
+            "best": best,
+            "finalists": to_attribute(self.finalists),
+            "generations": [vars(generation) for generation in self.generations],
+            "supernet": self.supernet,
+            "export": self.export,
+        }
+
+
+def list_studies(storage: str | None = None) -> DatabaseStatus:
+    """All studies of a database, and all sweeps.
+
+    Args:
+        storage: As in `glora_search.launch`.
+
+    Raises:
+        StorageError: There is no such database, or it fails.
+    """
+    with Database.open(resolve_storage(storage), create=False) as database:
+        studies = [_listed(study) for study in database.list_studies()]
+        sweeps = [_listed_sweep(sweep) for sweep in database.list_sweeps()]
+        return DatabaseStatus(shown=database.shown, studies=(*studies, *sweeps))
+
+
+def study_status(name: str, storage: str | None = None) -> StudyStatus:
+    """How far one study is, generation by generation.
+
+    Raises:
+        StudyNotFoundError: There is none of that name.
+        StorageError: The database fails.
+    """
+    with Database.open(resolve_storage(storage), create=False) as database:
+        return _status(database.open_study(name))
+
+
+def sweep_status(study: str, storage: str | None = None) -> SweepSummary:
+    """How far the sweep of a study is; errors as in `study_status`."""
+    with Database.open(resolve_storage(storage), create=False) as database:
+        return database.open_sweep(study).summary()
+
+
+def _listed(study: StudySummary) -> ListedStudy:
+    if study.fitness is None:
+        return ListedStudy(study=study.name, status="damaged", fault=study.fault)
+    try:
+        planned = _planned(study.attributes)
+        best = _best_value(study.attributes, study.fitness, study.best_value)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        fault = f"study {study.name!r} is damaged: {type(error).__name__}: {error}"
+        return ListedStudy(study=study.name, status="damaged", fault=fault)
+    return ListedStudy(
+        study=study.name,
+        status=study.attributes.get("status"),
+        evaluated=study.n_complete,
+        failed=study.n_failed,
+        planned=planned,
+        fitness=f"val {study.fitness}",
+        best=best,
+        held_by=None if study.holder is None else str(study.holder),
+    )
+
+
+def _listed_sweep(sweep: SweepSummary) -> ListedStudy:
+    return ListedStudy(
+        study=sweep.name,
+        status=sweep.attributes.get("status"),
+        evaluated=len(sweep.trials) - sweep.n_failed,
+        failed=sweep.n_failed,
+        planned=sweep.attributes.get("planned"),
+        fitness="mean val loss",
+        best=None if sweep.best is None else sweep.best[1].loss,
+        held_by=sweep.held_by,
+    )
+
+
+def _status(record: StudyRecord) -> StudyStatus:
+    trials, attributes, holder = record.trials(), record.attributes, record.holder
+    finalists = tuple(from_attributes(attributes))
+    best = winner_of(trials, record.fitness, finalists)
+    failed = sum(outcome.failed for outcome in trials.values())
+    return StudyStatus(
+        study=record.name,
+        status=attributes.get("status"),
+        planned=_planned(attributes),
+        mode=_search_section(attributes).get("mode", "generational"),
+        fitness=f"val {record.fitness}",
+        held_by=None if holder is None else str(holder),
+        held_since=None if holder is None else holder.since,
+        best=None if best is None else (best, trials[best]),
+        evaluated=len(trials) - failed,
+        failed=failed,
+        finalists=finalists,
+        generations=tuple(_generations(list(trials.values()), record.fitness)),
+        supernet=attributes.get("supernet"),
+        export=attributes.get("export"),
+    )
+
+
+def _generations(outcomes: list[Outcome], fitness: Fitness) -> Iterator[GenerationStatus]:
+    for generation in sorted({outcome.candidate.generation for outcome in outcomes}):
+        here = [o for o in outcomes if o.candidate.generation == generation]
+        complete = [outcome for outcome in here if not outcome.failed]
+        best = min(complete, key=fitness.rank, default=None)
+        yield GenerationStatus(
+            generation=generation,
+            evaluated=len(complete),
+            failed=len(here) - len(complete),
+            best_loss=None if best is None else best.loss,
+            best_top1=None if best is None else best.top1,
+            best_n_params=None if best is None else best.candidate.n_params,
+        )
+
+
+def _best_value(attributes: dict[str, Any], fitness: Fitness, best: float | None) -> float | None:
+    """The winner's value: in float32, where finalists were scored again."""
+    finalists = from_attributes(attributes)
+    if not finalists or finalists[0].loss is None:
+        return best
+    return finalists[0].loss if fitness is Fitness.LOSS else finalists[0].top1
+
+
+def _planned(attributes: dict[str, Any]) -> int | None:
+    search = _search_section(attributes)
+    return int(search["population"] * (search["generations"] + 1)) if search else None
+
+
+def _search_section(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The section [search] of the stored study; empty where none is stored."""
+    section: dict[str, Any] = attributes.get("study", {}).get("search") or {}
+    return section
