@@ -30,12 +30,14 @@ from glora_search.stages.training import (
     supernet_fingerprint,
     train_or_load_supernet,
 )
+from glora_search.study.attributes import MISSING_IN_VAL
 from glora_search.study.errors import ArtifactError, StudyExistsError, StudyNotFoundError
 from glora_search.study.file import load_study_file, resumed_study
 from glora_search.study.outcomes import Fitness, Outcome
 from glora_search.study.sections import StudyFile
 from search_spaces import GLoRASearchError
 from supernet import Supernet
+from supernet.data import missing_classes
 from supernet.export import FILES as EXPORT_FILES
 from supernet.export import check_export_directory
 
@@ -101,6 +103,7 @@ def launch(
                 "versions": versions(),
                 "fingerprints": materials.fingerprints,
                 "machine": machine(),
+                MISSING_IN_VAL: list(missing_classes(materials.train, materials.val)),
                 "status": "training",
             },
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from glora_search.study.attributes import MISSING_IN_TEST, MISSING_IN_VAL
 from glora_search.study.finalists import ATTRIBUTE, Finalist
 from search_spaces import NO_LIMITS, InfeasibleLimitError, ParamLimits
 
@@ -83,6 +84,8 @@ class StudyFacts:
     export: ExportFacts | None = None
     comparison: tuple[ComparisonRow, ...] = ()
     finalists: tuple[Finalist, ...] = ()
+    missing_in_val: tuple[str, ...] = ()
+    missing_in_test: tuple[str, ...] = ()
 
     @property
     def limits(self) -> ParamLimits:
@@ -137,6 +140,8 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
             if isinstance(row, Mapping)
         ),
         finalists=tuple(_finalists(attributes.get(ATTRIBUTE))),
+        missing_in_val=_names(attributes.get(MISSING_IN_VAL)),
+        missing_in_test=_names(_mapping(attributes.get("export")).get(MISSING_IN_TEST)),
     )
 
 
@@ -153,6 +158,10 @@ def _export(value: Any) -> ExportFacts | None:
         logit_difference=_number(value.get("logit_difference")),
         n_params={key: n for key, n in counts.items() if n is not None},
     )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 
 def _finalists(value: Any) -> Iterator[Finalist]:

@@ -42,7 +42,8 @@ def summary_sentences(snapshot: Snapshot) -> list[str]:
     """The report in a few sentences; each number says which split it is from."""
     if not snapshot.trials:
         return ["No subnet of this study has been evaluated yet."]
-    return [_evaluated(snapshot), *_mode(snapshot), *_winner(snapshot), *_test(snapshot)]
+    told = [_evaluated(snapshot), *_mode(snapshot), *_winner(snapshot), *_test(snapshot)]
+    return [*told, *_missing_classes(snapshot)]
 
 
 def key_numbers(snapshot: Snapshot) -> list[KeyNumber]:
@@ -151,6 +152,19 @@ def _test(snapshot: Snapshot) -> list[str]:
         f"On the test split{images}, by which nothing was chosen, {what} has a top-1 of "
         f"{percent_with_error(export.test.top1, export.test.n_images)}."
     ]
+
+
+def _missing_classes(snapshot: Snapshot, most: int = 10) -> list[str]:
+    facts, told = snapshot.facts, []
+    for split, names in (("validation", facts.missing_in_val), ("test", facts.missing_in_test)):
+        if names:
+            shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+            count = "1 class" if len(names) == 1 else f"{len(names)} classes"
+            told.append(
+                f"The {split} split has no image of {count} of the training split ({shown}): its "
+                "figures say nothing of them."
+            )
+    return told
 
 
 def _error_note(top1: float | None, n_images: int | None) -> str:

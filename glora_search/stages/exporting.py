@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from glora_search.recording import StudyRecord
-from glora_search.stages.prepare import Materials
+from glora_search.stages.prepare import Materials, missing_note
 from glora_search.stages.progress import Progress
 from glora_search.stages.provenance import versions
+from glora_search.study.attributes import MISSING_IN_TEST
 from glora_search.study.file import stored_study
 from glora_search.study.finalists import Finalist, from_attributes, winner_of
 from glora_search.study.outcomes import Outcome
 from glora_search.study.sections import StudyFile
 from supernet import Precision, Supernet, evaluate_model
+from supernet.data import missing_classes
 from supernet.errors import DataError, ExportError
 from supernet.export import subnet_export, write_export
 
@@ -65,6 +67,7 @@ class Export:
         logit_difference: The largest absolute one between subnet and merged model on validation
             images.
         n_params: Scalars of `adapter`, `head` and `merged_model`.
+        missing_in_test: Classes of the training split that the test split has no image of.
         artifact: Where it is kept besides; None where it is not.
     """
 
@@ -76,6 +79,7 @@ class Export:
     test: Figures | None
     logit_difference: float
     n_params: dict[str, int]
+    missing_in_test: tuple[str, ...] = ()
     artifact: str | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -88,6 +92,7 @@ class Export:
             "test": _optional(self.test),
             "logit_difference": self.logit_difference,
             "n_params": self.n_params,
+            MISSING_IN_TEST: list(self.missing_in_test),
             "artifact": self.artifact,
         }
 
@@ -158,7 +163,7 @@ def export_trial(
     attributes = record.attributes
     precision = attributes.get("precision", file.search.precision)
     val, val_in_search = _val_figures(chosen, len(materials.val), precision)
-    test = _test_evaluation(materials, exportable.network, progress)
+    test, missing_in_test = _test_evaluation(materials, exportable.network, progress)
     n_params = {
         "adapter": outcome.candidate.n_params,
         "head": sum(t.numel() for t in supernet.head_state().values()),
@@ -180,6 +185,7 @@ def export_trial(
             "val_in_search": _optional(val_in_search),
             "test": _optional(test),
             "n_params": n_params,
+            MISSING_IN_TEST: list(missing_in_test),
             "largest_logit_difference_val": difference,
             "seed": attributes["seed"],
             "fingerprints": attributes["fingerprints"],
@@ -195,6 +201,7 @@ def export_trial(
         test=test,
         logit_difference=difference,
         n_params=n_params,
+        missing_in_test=missing_in_test,
     )
 
 
@@ -217,16 +224,22 @@ def _optional(figures: Figures | None) -> dict[str, Any] | None:
 
 def _test_evaluation(
     materials: Materials, merged: torch.nn.Module, progress: Progress
-) -> Figures | None:
+) -> tuple[Figures | None, tuple[str, ...]]:
+    """The figures on the test split, and the classes that it lacks; None where there is no test
+    split.
+    """
     try:
         test = materials.test_split(progress)
     except DataError as error:
         _log.warning("the export has no test figures: %s", error)
-        return None
+        return None, ()
+    if missing := missing_classes(materials.train, test):
+        progress.note(missing_note("test", missing))
     device = next(merged.parameters()).device
     batch_size = materials.file.search.batch_size
     evaluation = evaluate_model(merged, test.to(device), batch_size=batch_size)
-    return Figures(top1=evaluation.top1, loss=evaluation.loss, n_images=evaluation.n_images)
+    figures = Figures(top1=evaluation.top1, loss=evaluation.loss, n_images=evaluation.n_images)
+    return figures, missing
 
 
 def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Export | None:
@@ -251,6 +264,7 @@ def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Exp
             test=_figures(found["test"]),
             logit_difference=found["largest_logit_difference_val"],
             n_params=found["n_params"],
+            missing_in_test=tuple(found.get(MISSING_IN_TEST, ())),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not an export of ours: writing there is refused

@@ -6,7 +6,7 @@ The first stage of launch, resume and export. It checks what it can before anyth
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from supernet import (
     train_network,
 )
 from supernet.backbones import head_names, load_checkpoint, load_pretrained
-from supernet.data import load_search_splits, load_split, load_test_split
+from supernet.data import load_search_splits, load_split, load_test_split, missing_classes
 from supernet.fingerprints import fingerprint
 
 
@@ -106,6 +106,9 @@ def prepare(
             decode_workers=file.data.decode_workers,
             on_progress=lambda name, done, n: bar.update(done, name, total=n),
         )
+    missing = missing_classes(train, val)
+    if missing:
+        progress.note(missing_note("validation", missing))
     return Materials(
         file=file,
         architecture=architecture,
@@ -121,6 +124,13 @@ def prepare(
         },
         artifacts=artifacts,
     )
+
+
+def missing_note(split: str, classes: Sequence[str], most: int = 10) -> str:
+    """One line that warns of classes of the training split that another split lacks."""
+    shown = ", ".join(classes[:most]) + (", ..." if len(classes) > most else "")
+    count = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+    return f"warning: the {split} split has no image of {count} of the training split: {shown}"
 
 
 def param_limits(file: StudyFile) -> ParamLimits:

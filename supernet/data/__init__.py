@@ -23,7 +23,7 @@ from supernet.data.loading import (
     load_test_split,
 )
 from supernet.data.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
-from supernet.data.splits import Batch, Split, TensorSplit, pixel_fingerprint
+from supernet.data.splits import Batch, Split, TensorSplit, missing_classes, pixel_fingerprint
 from supernet.data.streamed import StreamedSplit
 from supernet.data.timm_source import TimmSource
 from supernet.data.vtab import VTAB_CLASSES, VTABSource
@@ -53,5 +53,6 @@ __all__ = [
     "load_search_splits",
     "load_split",
     "load_test_split",
+    "missing_classes",
     "pixel_fingerprint",
 ]

@@ -72,13 +72,18 @@ class FolderSource:
 
         Raises:
             DataError: An unknown or empty split, a folder that is not there, a class that train
-                does not have, an image in no class folder, or a class without training images.
+                does not have (for `train`, in any split), an image in no class folder, or a class
+                without training images.
         """
         check_split_name(split)
         val_is_drawn = not (check_root(self.root) / self.val).exists()
         if split == "test" or (split == "val" and not val_is_drawn):
             return self._examples(*self._listed(getattr(self, split)))
         files, labels = self._listed(self.train)
+        # Told at launch, not when the test split is read: names of folders alone are looked at.
+        for other in (self.val, self.test):
+            if (Path(self.root) / other).is_dir():
+                self._check_classes(Path(self.root) / other)
         for label, name in enumerate(self.label_space().class_names or ()):
             if label not in labels:
                 raise DataError(f"class {name!r} has no image in {self._folder(self.train)}")
@@ -107,12 +112,8 @@ class FolderSource:
         label_of = {c: i for i, c in enumerate(self.label_space().class_names or ())}
         files: list[str] = []
         labels: list[int] = []
+        self._check_classes(folder)
         for entry in _visible(folder):
-            if entry.is_dir() and entry.name not in label_of:
-                raise DataError(
-                    f"{entry} is a class that {self.train!r} does not have; its classes are "
-                    f"{', '.join(label_of)}"
-                )
             if entry.is_dir():
                 found = _images_below(entry)
                 files += [p.relative_to(self.root).as_posix() for p in found]
@@ -124,6 +125,16 @@ class FolderSource:
                 f"no image below {folder}; accepted are files named {' '.join(sorted(EXTENSIONS))}"
             )
         return files, labels
+
+    def _check_classes(self, folder: Path) -> None:
+        """Raise DataError for a class folder that the training folder does not have."""
+        known = self.label_space().class_names or ()
+        unknown = [p.name for p in _visible(folder) if p.is_dir() and p.name not in known]
+        if unknown:
+            raise DataError(
+                f"{folder} has classes that {self.train!r} does not have: {', '.join(unknown)}; "
+                f"its classes are {', '.join(known)}"
+            )
 
     def _examples(self, files: list[str], labels: list[int]) -> Examples:
         return Examples(

@@ -51,6 +51,11 @@ class Split(Protocol):
         ...
 
     @property
+    def present(self) -> frozenset[int]:
+        """The labels that at least one image has."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 in hex: of pixels and labels if decoded, else of paths, labels and file sizes."""
         ...
@@ -137,6 +142,11 @@ class TensorSplit:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "device", torch.device(self.device))
 
+    @property
+    def present(self) -> frozenset[int]:
+        """The labels that at least one image has."""
+        return frozenset(self.labels.tolist())
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -166,6 +176,15 @@ class TensorSplit:
         if images.device.type == "cpu" and self.device.type == "cuda":
             images = images.pin_memory()  # so that the copy does not wait
         return self.preprocessing.normalise(images.to(self.device, non_blocking=True))
+
+
+def missing_classes(train: Split, other: Split) -> tuple[str, ...]:
+    """Classes of the training split that another split has no image of: names, or labels where
+    there are none.
+    """
+    names = train.class_names
+    missing = sorted(train.present - other.present)
+    return tuple(str(label) if names is None else names[label] for label in missing)
 
 
 def pixel_fingerprint(images: Tensor, labels: Tensor) -> str:

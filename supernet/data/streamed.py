@@ -61,6 +61,11 @@ class StreamedSplit:
         """In the order of the labels, where the source knows them."""
         return self.examples.label_space.class_names
 
+    @property
+    def present(self) -> frozenset[int]:
+        """The labels that at least one image has."""
+        return frozenset(self.examples.labels)
+
     def __len__(self) -> int:
         return len(self.examples.labels)
 

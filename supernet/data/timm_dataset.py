@@ -80,6 +80,13 @@ class TimmDataset:
         places = [root / name for name in (self.split, *synonyms) if name]
         return next((place.resolve() for place in places if place.exists()), None)
 
+    def class_folders(self) -> list[str]:
+        """Names of the class folders of a split whose classes are folders; none of other kinds."""
+        entry = self._entry() if self.kind == "folder" else None
+        if entry is None or not entry.is_dir():
+            return []
+        return sorted(p.name for p in entry.iterdir() if p.is_dir() and not p.name.startswith("."))
+
     def checked_root(self) -> str | None:
         """The root to open it from: for a folder, that of the split itself.
 

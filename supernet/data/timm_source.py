@@ -85,6 +85,7 @@ class TimmSource:
             val = self._val_from_train(labels)
             if split == "val":
                 return _examples(train, labels, val, space)
+            self._check_test_folders(space)
             taken = set(val)
             rest = [i for i in range(len(labels)) if i not in taken]
             return _examples(train, labels, self._draw(labels, rest, self.n_train, split), space)
@@ -102,6 +103,18 @@ class TimmSource:
         return TimmDataset(
             self.name, root, timm_split, self.download, self.input_key, self.target_key
         )
+
+    def _check_test_folders(self, space: LabelSpace) -> None:
+        """Where a class is a folder, tell at launch of one that train does not have."""
+        if self.test_split is None or space.class_names is None:
+            return
+        dataset = self._dataset("test")
+        unknown = sorted(set(dataset.class_folders()) - set(space.class_names))
+        if unknown:
+            raise DataError(
+                f"{dataset} has classes that {self._dataset('train')} does not have: "
+                f"{', '.join(unknown)}"
+            )
 
     def _check_apart(self) -> None:
         """Val and test must not hold train images, nor one another's."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_images import PREPROCESSING, truncate, write_classes, write_image
 
-from supernet.data import Examples, FolderSource, load_split
+from supernet.data import Examples, FolderSource, load_split, missing_classes
 from supernet.errors import DataError
 
 COUNTS = {"cat": 10, "Bird": 5, "dog": 15}  # sorted: Bird, cat, dog
@@ -75,10 +75,23 @@ def test_images_may_lie_deeper_and_other_files_beside(root: Path) -> None:
     assert "train/cat/more/deep.PNG" in files(train)
 
 
-def test_a_class_that_train_lacks_is_an_error(root: Path) -> None:
-    write_classes(root / "test", {"fish": 1})
-    with pytest.raises(DataError, match=r"test/fish is a class that 'train' does not have; .*Bird"):
-        FolderSource(root).examples("test")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_class_that_train_lacks_is_an_error(root: Path, split: str) -> None:
+    """At launch, which reads train, and not only at the end, which reads test."""
+    write_classes(root / "test", {"fish": 1, "eel": 1})
+    message = r"test has classes that 'train' does not have: eel, fish; its classes are Bird"
+    with pytest.raises(DataError, match=message):
+        FolderSource(root).examples(split)
+
+
+def test_classes_that_a_split_lacks_are_named(root: Path) -> None:
+    train, test = (
+        load_split(FolderSource(root), name, PREPROCESSING) for name in ("train", "test")
+    )
+    assert missing_classes(train, test) == ("Bird",)
+    assert missing_classes(train, train) == ()
+    streamed = load_split(FolderSource(root), "test", PREPROCESSING, cache_bytes=1)
+    assert missing_classes(train, streamed) == ("Bird",)
 
 
 def test_an_image_outside_of_the_classes_is_an_error(root: Path) -> None:
