@@ -10,143 +10,28 @@ to be shared by the nodes, and a driver that was killed goes on from its own fil
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from glora_search.cluster.connection import WorkerPool, connect, ray
-from glora_search.cluster.training_run import Arrays, Checkpoint, Keeper, run_ray_train
-from glora_search.evaluating.package import pack_split, unpack_split
+from glora_search.cluster.training_keeper import Keeper
+from glora_search.cluster.training_run import run_ray_train
+from glora_search.cluster.training_worker import TrainingPackage, read_checkpoint, write_checkpoint
 from glora_search.study.errors import ClusterError
 from glora_search.study.sections import SupernetSection
-from search_spaces import GLoRASearchError, SearchSpace
 from supernet import (
-    Architecture,
-    Checkpointing,
     EpochEnd,
-    Recipe,
-    Split,
-    Storage,
     Supernet,
-    Team,
-    train_supernet,
 )
-from supernet.checkpoints import load_checkpoint, save_checkpoint
+from supernet.checkpoints import load_checkpoint
 from supernet.training_checkpoints import trained_state
 
 _log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.2
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """That of a file."""
-    tensors, metadata = load_checkpoint(path)
-    return Checkpoint(tensors={name: t.numpy() for name, t in tensors.items()}, metadata=metadata)
-
-
-def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the file, whole or not at all."""
-    # Arrays from the object store are read-only, which torch would warn of.
-    tensors = {name: torch.tensor(array) for name, array in checkpoint.tensors.items()}
-    save_checkpoint(path, tensors, checkpoint.metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPackage:
-    """What a worker needs to train: plain values and arrays, sent once.
-
-    Args:
-        architecture: Of the backbone.
-        drop_path: Of the backbone while it trains.
-        space: JSON of the search space.
-        storage: How the supernet stores choices.
-        weights: Every tensor of the untrained supernet's backbone.
-        split: The training split, packed.
-        recipe: How to train.
-        seed: Of batches, subnets and drop path.
-        identity: What the run is made of, for its checkpoints.
-        every_s: Seconds between two checkpoints.
-        threads: CPU threads of a worker.
-        on_gpu: Whether the worker is given one.
-    """
-
-    architecture: Architecture
-    drop_path: float
-    space: str
-    storage: Storage
-    weights: Arrays
-    split: Split | dict[str, Any]
-    recipe: Recipe
-    seed: int
-    identity: Mapping[str, str]
-    every_s: float
-    threads: int
-    on_gpu: bool
-
-    @classmethod
-    def of(
-        cls, supernet: Supernet, architecture: Architecture, split: Split, **how: Any
-    ) -> TrainingPackage:
-        """Pack a supernet that is in this process; `how` are the other fields."""
-        return cls(
-            architecture=architecture,
-            space=supernet.space.to_json(),
-            storage=supernet.storage,
-            weights={k: v.cpu().numpy() for k, v in supernet.backbone.state_dict().items()},
-            split=pack_split(split),
-            **how,
-        )
-
-    def unpack(self, device: torch.device) -> Supernet:
-        """Build the untrained supernet again, and set this process's number of threads."""
-        torch.set_num_threads(self.threads)
-        supernet = Supernet(
-            self.architecture.build(drop_path=self.drop_path),
-            SearchSpace.from_json(self.space),
-            storage=self.storage,
-        )
-        weights = {name: torch.tensor(array) for name, array in self.weights.items()}
-        supernet.backbone.load_state_dict(weights)
-        return supernet.to(device)
-
-    def train(self, team: Team, device: torch.device, keeper: Any, path: Path) -> None:
-        """Train as one of a team, from where the keeper's checkpoint is.
-
-        Args:
-            team: The workers.
-            device: Where this one computes.
-            keeper: The actor.
-            path: A file of this worker's own.
-        """
-        supernet = self.unpack(device)
-        begun: Checkpoint | None = ray.get(keeper.checkpoint.remote())
-        if begun is not None:
-            write_checkpoint(begun, path)
-
-        def bring(written: Path) -> None:
-            ray.get(keeper.keep.remote(read_checkpoint(written)))
-
-        def tell(end: EpochEnd) -> None:
-            if team.rank == 0:
-                keeper.tell.remote(asdict(end))
-
-        train_supernet(
-            supernet,
-            unpack_split(self.split).to(device),
-            self.recipe,
-            seed=self.seed,
-            team=team,
-            checkpointing=Checkpointing(
-                path=path, every_s=self.every_s, identity=self.identity, on_write=bring
-            ),
-            on_epoch=tell,
-        )
 
 
 @contextmanager
@@ -250,23 +135,6 @@ def _train(
         if not ended:
             ray.cancel(run, force=True)
         ray.kill(keeper)
-
-
-def work(config: dict[str, Any]) -> None:
-    """What each worker does; `config` has the package, packed, and the keeper."""
-    from ray.train.torch import get_device
-
-    keeper = config["keeper"]
-    package: TrainingPackage = ray.get(config["package"][0])
-    device = get_device() if package.on_gpu else torch.device("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            package.train(
-                Team.of_process_group(), device, keeper, Path(folder) / "training.safetensors"
-            )
-        except GLoRASearchError as error:
-            ray.get(keeper.fail.remote(error))
-            raise
 
 
 def _told(error: Exception) -> str:

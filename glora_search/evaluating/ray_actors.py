@@ -1,6 +1,6 @@
 """The evaluator on a Ray cluster: actors that stay up, each holding backbone, adapters and data.
 
-An actor is made once and fed one run of candidates after the other, and streams back the results:
+An actor is made once and gets one run of candidates after the other. It streams back the results:
 several at a time where evaluations are fast, one by one where they are slow. Weights and images are
 put into the object store once and mapped by every actor of a node.
 """
@@ -17,6 +17,7 @@ from typing import Any, Final
 from glora_search.cluster.connection import WorkerPool, await_head, connect, ray
 from glora_search.cluster.room import free_nodes
 from glora_search.evaluating.protocol import Package
+from glora_search.evaluating.ray_crew import Crew, one_line
 from glora_search.evaluating.ray_seats import Flight, Seat
 from glora_search.evaluating.ray_streams import start_run
 from glora_search.evaluating.ray_worker import new_actor
@@ -29,8 +30,7 @@ from search_spaces import Genome, InvalidConfigError, SearchSpace
 __all__ = ["RayEvaluator", "RayWorkers", "WorkerDiedError", "WorkerPool"]
 
 _log = logging.getLogger(__name__)
-_TICK_S: Final = 1.0
-_RUN_NUMBERS = itertools.count()  # of all evaluators: they may share workers
+_RUN_NUMBERS: Final = itertools.count()  # of all evaluators: they may share workers
 
 
 class WorkerDiedError(ClusterError):
@@ -90,12 +90,8 @@ class RayEvaluator:
 
     def __init__(self, package: Package, pool: WorkerPool, actors: list[Any]) -> None:
         self._pool = pool
-        self._actors = actors
         self._space = SearchSpace.from_json(package.space)
-        self._package = ray.put(package)
-        self._seats = [Seat(actor, actor.load.remote(self._package)) for actor in actors]
-        self._died_loading = 0  # one after the other
-        self._looked_for_room = self._last_up = time.monotonic()
+        self._crew = Crew(package, pool, actors)
         self._pace_s = math.inf  # seconds an evaluation, in the last batch
 
     def evaluate(self, candidates: Iterable[Candidate]) -> Iterator[Outcome]:
@@ -125,11 +121,11 @@ class RayEvaluator:
                     break
                 arrived = [
                     result.outcome(candidates[result.position], worker)
-                    for seat in self._ready()
+                    for seat in self._crew.ready()
                     for result, worker in self._hear(seat, batch)
                 ]
         finally:
-            self._cancel()
+            self._crew.cancel()
 
     def _evaluate_supply(self, candidates: Iterator[Candidate]) -> Iterator[Outcome]:
         positions = itertools.count()
@@ -162,7 +158,7 @@ class RayEvaluator:
                     break
                 arrived = [
                     outcome_of(result, worker)
-                    for seat in self._ready()
+                    for seat in self._crew.ready()
                     for result, worker in self._hear(seat, supply)
                 ]
                 for outcome in arrived:
@@ -171,7 +167,7 @@ class RayEvaluator:
                     supply.pace_s = spent_s / n_arrived
                     yield outcome
         finally:
-            self._cancel()
+            self._crew.cancel()
 
     def _encoded(self, candidate: Candidate) -> Genome | Outcome:
         """What workers get of a candidate; the outcome of one that is not of the space."""
@@ -182,8 +178,8 @@ class RayEvaluator:
 
     def _feed(self, batch: Batch, genomes: dict[int, Genome]) -> None:
         """Give work to every worker that has room for it; where more may come, keep a share."""
-        workers = len(self._seats) + self._pool.elastic
-        for seat in self._seats:
+        workers = self._crew.size
+        for seat in self._crew.seats:
             if not seat.has_room:
                 continue
             if batch.suspects:
@@ -202,69 +198,16 @@ class RayEvaluator:
             stream = start_run(seat.actor, number, [genomes[position] for position in run])
             seat.flights.append(Flight(number, stream, run, set(run), alone))
 
-    def _ready(self) -> list[Seat]:
-        """The seats that have something to tell, after a second at the latest, and those that have
-        told nothing for too long.
-        """
-        self._grow()
-        awaited = {seat.awaited: seat for seat in self._seats if seat.awaited is not None}
-        if not awaited:  # every node has left
-            time.sleep(_TICK_S)
-            self._check_patience()
-            return []
-        ready, others = ray.wait(list(awaited), num_returns=1, timeout=_TICK_S)
-        if ready and others:  # whoever else is ready by now
-            more, others = ray.wait(others, num_returns=len(others), timeout=0)
-            ready += more
-        if not ready:
-            self._check_patience()
-        return [awaited[r] for r in ready] + [
-            awaited[r] for r in others if self._has_hung(awaited[r])
-        ]
-
-    def _grow(self) -> None:
-        """Give a seat to every worker that the cluster has room for, where their number is open."""
-        now = time.monotonic()
-        if not self._pool.elastic or now < self._looked_for_room + _TICK_S:
-            return
-        self._looked_for_room = now
-        await_head()
-        coming = sum(seat.worker is None for seat in self._seats)  # may not have their share yet
-        for _ in range(self._pool.share.times(free_nodes()) - coming):
-            actor = new_actor(self._pool)
-            self._seats.append(Seat(actor, actor.load.remote(self._package)))
-            self._actors.append(actor)
-
-    def _check_patience(self) -> None:
-        """Raise ClusterError where no worker has been up for too long, or the head is gone."""
-        await_head()
-        now = time.monotonic()
-        if any(seat.worker is not None for seat in self._seats):
-            self._last_up = now
-        elif now > self._last_up + self._pool.start_timeout_s:
-            free = ray.available_resources()
-            raise ClusterError(
-                f"no worker came up in {self._pool.start_timeout_s:g} s; free are "
-                f"{free.get('CPU', 0):g} CPU and {free.get('GPU', 0):g} GPU"
-            )
-
-    def _has_hung(self, seat: Seat) -> bool:
-        """Whether a seat that has nothing to tell should have had something by now."""
-        limit_s = self._pool.candidate_timeout_s
-        if limit_s is not None and seat.flights:
-            seat.hung = time.monotonic() > seat.heard + limit_s
-        return seat.hung
-
     def _hear(self, seat: Seat, batch: Batch) -> list[tuple[Result, str]]:
         """What a seat that is ready has to tell: results with positions in the batch, and who
         found them.
         """
         if seat.worker is None:
-            self._hear_loaded(seat)
+            self._crew.start(seat)
             return []
         if seat.hung:
             return self._replace_worker(seat, batch)
-        seat.heard = self._last_up = time.monotonic()
+        seat.heard = self._crew.last_up = time.monotonic()
         flight = seat.flights[0]
         try:
             report = ray.get(next(flight.stream))
@@ -278,26 +221,11 @@ class RayEvaluator:
         except ray.exceptions.RayActorError:
             return self._replace_worker(seat, batch)
         except ray.exceptions.RayTaskError as error:
-            raise ClusterError(f"a worker cannot evaluate: {_told(error)}") from error
+            raise ClusterError(f"a worker cannot evaluate: {one_line(error)}") from error
         results = flight.accept(report, batch)
         if results and not flight.left:
             seat.flights.popleft()  # nothing but its end would follow
         return [(result, seat.worker) for result in results]
-
-    def _hear_loaded(self, seat: Seat) -> None:
-        """Put a worker to use; what keeps a supernet from loading is no candidate's fault."""
-        try:
-            seat.worker = ray.get(seat.loading)
-            self._last_up = time.monotonic()
-            self._died_loading = 0
-        except ray.exceptions.RayActorError as error:
-            await_head()
-            self._died_loading += 1
-            if self._died_loading >= self._pool.max_tries * max(1, len(self._seats)):
-                raise ClusterError(f"workers die while they start: {_told(error)}") from error
-            self._fill(seat)
-        except ray.exceptions.RayTaskError as error:
-            raise ClusterError(f"a worker cannot load the supernet: {_told(error)}") from error
 
     def _replace_worker(self, seat: Seat, batch: Batch) -> list[tuple[Result, str]]:
         """Put a new actor into the seat of one that is dead or has hung; what it leaves is tried
@@ -305,7 +233,7 @@ class RayEvaluator:
         """
         await_head()
         worker, flights, hung = seat.worker or "-", list(seat.flights), seat.hung
-        self._fill(seat)
+        self._crew.refill(seat)
         results = [r for flight in flights for r in flight.accept(flight.last_words(), batch)]
         under_way = [[p for p in flight.run if p in flight.left] for flight in flights]
         ended = "hung" if hung else "died"
@@ -322,39 +250,6 @@ class RayEvaluator:
             told.append((failure(given_up, error, eval_s=0.0), "-"))
         return told
 
-    def _fill(self, seat: Seat) -> None:
-        """Put a new actor into a seat, or take it away where it was one of an open number: it comes
-        again as soon as there is room.
-        """
-        ray.kill(seat.actor)  # one that is merely out of reach must not keep its resources
-        self._actors.remove(seat.actor)
-        seat.flights.clear()
-        seat.worker, seat.hung = None, False
-        if self._pool.elastic:
-            self._seats.remove(seat)
-            return
-        seat.actor = new_actor(self._pool)
-        seat.loading = seat.actor.load.remote(self._package)
-        self._actors.append(seat.actor)
-
-    def _cancel(self) -> None:
-        """Whoever stopped early does not want the rest. The evaluation that a worker has begun it
-        ends, so the run stays in its seat.
-        """
-        for seat in self._seats:
-            if any(flight.left for flight in seat.flights):
-                seat.actor.stop.remote(seat.flights[-1].number)
-            for flight in seat.flights:
-                flight.left.clear()
-
     def close(self) -> None:
-        """End the actors; the object store's copy goes with this object."""
-        for seat in self._seats:
-            ray.kill(seat.actor)
-        self._seats = []
-
-
-def _told(error: Exception) -> str:
-    """What went wrong in a worker, in one line; Ray's own text is a page."""
-    cause = getattr(error, "cause", None) or error
-    return " ".join(str(cause).split())[-300:]
+        """End the actors."""
+        self._crew.close()

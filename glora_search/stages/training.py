@@ -104,7 +104,8 @@ def _train_on_cluster(
     checkpointing: Checkpointing,
     on_epoch: Callable[[EpochEnd], None],
 ) -> None:
-    from glora_search.cluster.training import TrainingPackage, train_on_cluster, training_workers
+    from glora_search.cluster.training import train_on_cluster, training_workers
+    from glora_search.cluster.training_worker import TrainingPackage
 
     file = materials.file
     section = file.supernet

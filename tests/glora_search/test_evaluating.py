@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -165,11 +166,11 @@ def test_whoever_stops_early_can_begin_again(
 def test_a_loss_that_is_not_finite_is_a_failure(bench: Bench) -> None:
     """Recorded as one, not as a number."""
     package = bench.package()
-    head = package.weights["head.bias"].copy()
+    weights = package.supernet.weights
+    head = weights["head.bias"].copy()
     head[:] = float("nan")
-    broken = EvaluationPackage(
-        **{**vars(package), "weights": {**package.weights, "head.bias": head}}
-    )
+    supernet = dataclasses.replace(package.supernet, weights={**weights, "head.bias": head})
+    broken = dataclasses.replace(package, supernet=supernet)
     (outcome,) = InProcessEvaluator(broken).evaluate(bench.candidates[:1])
     assert (outcome.error_type, outcome.loss, outcome.top1) == ("NonFiniteLossError", None, None)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from glora_search.cluster.training import TrainingPackage
-from glora_search.evaluating.package import pack_split, unpack_split
+from glora_search.cluster.packing import pack_split, unpack_split
+from glora_search.cluster.training_worker import TrainingPackage
 from glora_search.evaluating.results import worker_name
 from glora_search.operations.sweeping.recipes import rungs, scored_epochs
-from glora_search.operations.sweeping.tuning import Report
+from glora_search.operations.sweeping.report import Report
 from glora_search.stages.prepare import Materials, param_limits
 from search_spaces import GLoRASearchError, SubnetConfig
 from supernet import EpochEnd, Precision, Recipe, Split, Supernet, evaluate_subnets, train_supernet

@@ -8,7 +8,6 @@ timm: only the workers do.
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 import uuid
@@ -35,31 +34,6 @@ _STEP: Final = "training_iteration"  # where OptunaSearch looks for it
 _LOSS: Final = "loss"
 _PERCENT: Final = "percent"
 _ERROR: Final = "error"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a trial tells at a rung, or when it has failed.
-
-    Args:
-        percent: Of its epochs that are trained.
-        epochs: The same in epochs.
-        loss: Mean val loss of the sweep's subnets, nats; NaN if it failed.
-        top1: Their mean top-1.
-        train_s: Seconds since it started.
-        worker: Who trains it.
-        error_type: The class of the error; None unless it failed.
-        error: What went wrong; None unless it failed.
-    """
-
-    percent: float | None = None
-    epochs: int = 0
-    loss: float = math.nan
-    top1: float | None = None
-    train_s: float
-    worker: str
-    error_type: str | None = None
-    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
