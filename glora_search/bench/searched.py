@@ -79,7 +79,7 @@ def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
         return subnets[ranked[len(ranked) // 2]]
     settings = search_settings(materials.file)
     outcomes = _evolve(materials, settings, evaluator, run.seed)
-    best = min(outcomes, key=settings.fitness.rank)
+    best = min(outcomes, key=settings.objectives.rank)
     if best.failed:
         raise GLoRASearchError(f"every candidate failed; the last error: {best.error}")
     return best.candidate.subnet

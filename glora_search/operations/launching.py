@@ -33,7 +33,8 @@ from glora_search.stages.training import (
 from glora_search.study.attributes import MISSING_IN_VAL
 from glora_search.study.errors import ArtifactError, StudyExistsError, StudyNotFoundError
 from glora_search.study.file import load_study_file, resumed_study
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from glora_search.study.sections import StudyFile
 from search_spaces import GLoRASearchError
 from supernet import Supernet
@@ -96,7 +97,7 @@ def launch(
         record = database.create_study(
             file.study.name,
             space=materials.space,
-            fitness=Fitness(file.search.fitness),
+            objectives=Objectives.of(file.search.fitness),
             attributes={
                 "study": file.model_dump(mode="json"),
                 "seed": file.study.seed,
@@ -240,7 +241,7 @@ def _drive(
     record.set_attribute("precision", precision)
     record.set_attribute("status", "searching")
     outcomes = search_supernet(record, materials, supernet, workers(), progress)
-    best = min(outcomes, key=record.fitness.rank)
+    best = min(outcomes, key=record.objectives.rank)
     if best.failed:
         raise GLoRASearchError(
             f"every evaluation of study {record.name!r} failed; the last error: {best.error}"

@@ -9,7 +9,8 @@ from typing import Any
 from glora_search.recording import Database, StudyRecord, StudySummary, SweepSummary
 from glora_search.recording.storage_url import resolve_storage
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +182,11 @@ def sweep_status(study: str, storage: str | None = None) -> SweepSummary:
 
 
 def _listed(study: StudySummary) -> ListedStudy:
-    if study.fitness is None:
+    if study.objectives is None:
         return ListedStudy(study=study.name, status="damaged", fault=study.fault)
     try:
         planned = _planned(study.attributes)
-        best = _best_value(study.attributes, study.fitness, study.best_value)
+        best = _best_value(study.attributes, study.objectives, study.best_value)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         fault = f"study {study.name!r} is damaged: {type(error).__name__}: {error}"
         return ListedStudy(study=study.name, status="damaged", fault=fault)
@@ -195,7 +196,7 @@ def _listed(study: StudySummary) -> ListedStudy:
         evaluated=study.n_complete,
         failed=study.n_failed,
         planned=planned,
-        fitness=f"val {study.fitness}",
+        fitness=f"val {study.objectives}",
         best=best,
         held_by=None if study.holder is None else str(study.holder),
     )
@@ -217,31 +218,31 @@ def _listed_sweep(sweep: SweepSummary) -> ListedStudy:
 def _status(record: StudyRecord) -> StudyStatus:
     trials, attributes, holder = record.trials(), record.attributes, record.holder
     finalists = tuple(from_attributes(attributes))
-    best = winner_of(trials, record.fitness, finalists)
+    best = winner_of(trials, record.objectives, finalists)
     failed = sum(outcome.failed for outcome in trials.values())
     return StudyStatus(
         study=record.name,
         status=attributes.get("status"),
         planned=_planned(attributes),
         mode=_search_section(attributes).get("mode", "generational"),
-        fitness=f"val {record.fitness}",
+        fitness=f"val {record.objectives}",
         held_by=None if holder is None else str(holder),
         held_since=None if holder is None else holder.since,
         best=None if best is None else (best, trials[best]),
         evaluated=len(trials) - failed,
         failed=failed,
         finalists=finalists,
-        generations=tuple(_generations(list(trials.values()), record.fitness)),
+        generations=tuple(_generations(list(trials.values()), record.objectives)),
         supernet=attributes.get("supernet"),
         export=attributes.get("export"),
     )
 
 
-def _generations(outcomes: list[Outcome], fitness: Fitness) -> Iterator[GenerationStatus]:
+def _generations(outcomes: list[Outcome], objectives: Objectives) -> Iterator[GenerationStatus]:
     for generation in sorted({outcome.candidate.generation for outcome in outcomes}):
         here = [o for o in outcomes if o.candidate.generation == generation]
         complete = [outcome for outcome in here if not outcome.failed]
-        best = min(complete, key=fitness.rank, default=None)
+        best = min(complete, key=objectives.rank, default=None)
         yield GenerationStatus(
             generation=generation,
             evaluated=len(complete),
@@ -252,12 +253,14 @@ def _generations(outcomes: list[Outcome], fitness: Fitness) -> Iterator[Generati
         )
 
 
-def _best_value(attributes: dict[str, Any], fitness: Fitness, best: float | None) -> float | None:
+def _best_value(
+    attributes: dict[str, Any], objectives: Objectives, best: float | None
+) -> float | None:
     """The winner's value: in float32, where finalists were scored again."""
     finalists = from_attributes(attributes)
     if not finalists or finalists[0].loss is None:
         return best
-    return finalists[0].loss if fitness is Fitness.LOSS else finalists[0].top1
+    return finalists[0].top1 if objectives.only.name == "top1" else finalists[0].loss
 
 
 def _planned(attributes: dict[str, Any]) -> int | None:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from glora_search.proposing.breeding import Breeder
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.settings import SearchSettings
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import Genome, SearchSpace, SubnetConfig
 
 
@@ -70,7 +71,7 @@ class EvolutionProposer:
         """The candidates of one generation."""
         space = self._space
         earlier = earlier_than(generation, history)
-        best = fittest(earlier, self._settings.fitness, self._settings.parents)
+        best = fittest(earlier, self._settings.objectives, self._settings.parents)
         parents = [Parent.of(space.genes, space.encode(o.candidate.subnet)) for o in best]
         digests = [o.candidate.subnet.digest for o in best]
         seen = SeenSubnets(space, {o.candidate.subnet.digest for o in earlier})
@@ -92,11 +93,11 @@ def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:
     return [outcome for outcome in history if outcome.candidate.generation < generation]
 
 
-def fittest(outcomes: Iterable[Outcome], fitness: Fitness, n: int) -> list[Outcome]:
+def fittest(outcomes: Iterable[Outcome], objectives: Objectives, n: int) -> list[Outcome]:
     """The best `n` outcomes, best first, without failures; the same for any order of `outcomes`."""
     finite = (
         outcome
         for outcome in outcomes
-        if (value := fitness.score(outcome)) is not None and math.isfinite(value)
+        if (value := objectives.only.value(outcome)) is not None and math.isfinite(value)
     )
-    return heapq.nsmallest(n, finite, key=fitness.rank)
+    return heapq.nsmallest(n, finite, key=objectives.rank)

@@ -4,9 +4,9 @@ A sampler of Optuna reads a study and keeps a generator of its own. To be a pure
 history all the same, each generation rebuilds a study in memory from the earlier outcomes, in the
 order of their places, with a sampler seeded from (seed, generation), and asks it for a population.
 
-What the samplers see as a trial's value is the rank of its outcome. They only ever compare values,
-and ranks carry the tie-breaks of `Fitness` into them. Failed outcomes are left out, as samplers
-ignore failed trials.
+The value of a trial, as the samplers see it, is the rank of its outcome. Samplers only compare
+values, so ranks give them the tie-breaks of `Objectives.rank`. Failed outcomes are left out, as
+samplers ignore failed trials.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class OptunaProposer:
             study = optuna.create_study(sampler=sampler, direction="minimize")
         if self._settings.sampler == "random":
             return study  # it reads no trials
-        ranked = fittest(earlier, self._settings.fitness, len(earlier))
+        ranked = fittest(earlier, self._settings.objectives, len(earlier))
         values = {outcome.candidate.place: float(k) for k, outcome in enumerate(ranked)}
         for outcome in sorted(ranked, key=lambda o: o.candidate.place):
             study.add_trial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS, Objectives
 from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
 
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
@@ -29,7 +29,7 @@ class SearchSettings:
             and waits for them. `steady-state`: a child is made as soon as a worker is free, of the
             outcomes that have arrived; nobody waits, and two runs of one seed differ. For the
             evolution only.
-        fitness: What is optimised on the validation split.
+        objectives: What is optimised on the validation split.
         population: Subnets a generation.
         generations: Generations after the random one.
         parents: The best outcomes of all earlier generations, of which the evolution makes
@@ -46,7 +46,7 @@ class SearchSettings:
     sampler: SamplerName = "evolution"
     operators: OperatorSet = "local"
     mode: SearchMode = "generational"
-    fitness: Fitness = Fitness.LOSS
+    objectives: Objectives = BY_LOSS
     population: int = 50
     generations: int = 20
     parents: int = 10

@@ -77,13 +77,13 @@ class Children(Iterator[Candidate]):
         self._numbers = _missing(history, settings)
         self._fittest: list[Outcome] = []
         self._parents: list[Parent] = []
-        for outcome in fittest(history, settings.fitness, settings.parents):
+        for outcome in fittest(history, settings.objectives, settings.parents):
             self.add(outcome)
 
     def add(self, outcome: Outcome) -> None:
         """An outcome has arrived: from now on it may be a parent."""
-        best, rank = self._fittest, self._settings.fitness.rank
-        if not fittest([outcome], self._settings.fitness, 1):
+        best, rank = self._fittest, self._settings.objectives.rank
+        if not fittest([outcome], self._settings.objectives, 1):
             return  # it failed
         place = bisect.bisect(best, rank(outcome), key=rank)
         if place < self._settings.parents:

@@ -26,7 +26,8 @@ from glora_search.recording.sweep_record import (
 )
 from glora_search.recording.trial_codec import JSON
 from glora_search.study.errors import DamagedStudyError, StudyFileError, StudyNotFoundError
-from glora_search.study.outcomes import STUDY_NAME, Fitness
+from glora_search.study.objectives import BY_LOSS, Objectives
+from glora_search.study.outcomes import STUDY_NAME
 from search_spaces import InvalidConfigError, SearchSpace
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class StudySummary:
 
     Args:
         name: The study's name.
-        fitness: What it optimises; None where that cannot be read.
+        objectives: What it optimises; None where that cannot be read.
         n_complete: Subnets evaluated.
         n_failed: Evaluations that failed.
         best_value: The best fitness so far; None before the first complete evaluation.
@@ -58,7 +59,7 @@ class StudySummary:
     """
 
     name: str
-    fitness: Fitness | None = None
+    objectives: Objectives | None = None
     n_complete: int = 0
     n_failed: int = 0
     best_value: float | None = None
@@ -126,7 +127,7 @@ class Database:
         name: str,
         *,
         space: SearchSpace,
-        fitness: Fitness,
+        objectives: Objectives,
         attributes: Mapping[str, JSON],
     ) -> StudyRecord:
         """Create a study.
@@ -134,7 +135,7 @@ class Database:
         Args:
             name: See `check_study_name`.
             space: What its subnets are chosen from; stored with it.
-            fitness: What it optimises; stored with it.
+            objectives: What it optimises; stored with it.
             attributes: More to store with it: anything that JSON can hold.
 
         Raises:
@@ -143,7 +144,7 @@ class Database:
             StorageError: An attribute cannot be stored, or the database fails.
         """
         check_study_name(name)
-        self._create(name, space, fitness, attributes, mark=_FORMAT_KEY)
+        self._create(name, space, objectives, attributes, mark=_FORMAT_KEY)
         return self.open_study(name)
 
     def create_sweep(
@@ -164,7 +165,7 @@ class Database:
         """
         check_study_name(study)
         stored = {**attributes, SPACE_KEY: space_to_attribute(swept)}
-        self._create(f"{study}{SUFFIX}", space, Fitness.LOSS, stored, mark=_SWEEP_KEY)
+        self._create(f"{study}{SUFFIX}", space, BY_LOSS, stored, mark=_SWEEP_KEY)
         return self.open_sweep(study)
 
     def open_sweep(self, study: str) -> SweepRecord:
@@ -202,7 +203,7 @@ class Database:
         check_study_name(study)
         name = f"{study}{BENCH_SUFFIX}"
         if name not in self._studies(_BENCH_KEY, BENCH_SUFFIX):
-            self._create(name, space, Fitness.LOSS, attributes, mark=_BENCH_KEY)
+            self._create(name, space, BY_LOSS, attributes, mark=_BENCH_KEY)
         found = self._studies(_BENCH_KEY, BENCH_SUFFIX)[name]
         return BenchRecord(self._connection, self._record(name, *found, mark=_BENCH_KEY))
 
@@ -210,7 +211,7 @@ class Database:
         self,
         name: str,
         space: SearchSpace,
-        fitness: Fitness,
+        objectives: Objectives,
         attributes: Mapping[str, JSON],
         *,
         mark: str,
@@ -220,7 +221,7 @@ class Database:
         stored: dict[str, JSON] = {
             **attributes,
             _SPACE_KEY: json.loads(space.to_json()),
-            _FITNESS_KEY: str(fitness),
+            _FITNESS_KEY: str(objectives),
             mark: _FORMAT,  # the last: what is ours is complete
         }
         if self._fast:
@@ -229,7 +230,7 @@ class Database:
             create = table_store.create_study
         else:
             create = public_store.create_study
-        create(self._connection, name, fitness=fitness, attributes=stored)
+        create(self._connection, name, objectives=objectives, attributes=stored)
 
     def open_study(self, name: str) -> StudyRecord:
         """The study called `name`.
@@ -260,7 +261,7 @@ class Database:
             return StudySummary(name=name, attributes=own, fault=fault)
         return StudySummary(
             name=name,
-            fitness=record.fitness,
+            objectives=record.objectives,
             n_complete=tally.n_complete,
             n_failed=tally.n_failed,
             best_value=tally.best_value,
@@ -296,24 +297,25 @@ class Database:
             )
         try:
             space = SearchSpace.from_json(json.dumps(attributes[_SPACE_KEY]))
-            fitness = Fitness(attributes[_FITNESS_KEY])
+            objectives = Objectives.of(*attributes[_FITNESS_KEY].split(","))
         except (KeyError, ValueError, TypeError, AttributeError, InvalidConfigError) as error:
             raise DamagedStudyError(f"study {name!r} is damaged: {error}") from error
         return StudyRecord(
-            self._store(name, study_id, space=space, fitness=fitness),
+            self._store(name, study_id, space=space, objectives=objectives),
             name=name,
             space=space,
-            fitness=fitness,
+            objectives=objectives,
         )
 
     def _store(
-        self, name: str, study_id: int, *, space: SearchSpace, fitness: Fitness
+        self, name: str, study_id: int, *, space: SearchSpace, objectives: Objectives
     ) -> StudyStore:
+        study: dict[str, Any] = {"name": name, "space": space, "objectives": objectives}
         if self._fast:
             from glora_search.recording.table_store import TableStore
 
-            return TableStore(self._connection, study_id, name=name, space=space, fitness=fitness)
-        return public_store.PublicStore(self._connection, name=name, space=space, fitness=fitness)
+            return TableStore(self._connection, study_id, **study)
+        return public_store.PublicStore(self._connection, **study)
 
     def _not_found(self, name: str, names: list[str]) -> str:
         if not names:

@@ -19,7 +19,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.recording.connection import Connection
@@ -27,14 +26,15 @@ from glora_search.recording.lease import check_token
 from glora_search.recording.store import LEASE_KEY, Tally
 from glora_search.recording.trial_codec import JSON, MARK, decode, encode, unrecorded
 from glora_search.study.errors import StorageError, StudyExistsError
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError, SearchSpace, SubnetConfig
 
 _ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
 def create_study(
-    connection: Connection, name: str, *, fitness: Fitness, attributes: Mapping[str, JSON]
+    connection: Connection, name: str, *, objectives: Objectives, attributes: Mapping[str, JSON]
 ) -> None:
     """Create a study, then its attributes; where one cannot be written, the study is deleted.
 
@@ -46,7 +46,7 @@ def create_study(
             study = optuna.create_study(
                 study_name=name,
                 storage=connection.storage,
-                direction=StudyDirection[fitness.direction.upper()],
+                directions=[o.direction for o in objectives.each],
             )
         except optuna.exceptions.DuplicatedStudyError as error:
             raise StudyExistsError(f"study {name!r} exists in {connection.shown}") from error
@@ -65,16 +65,16 @@ class PublicStore:
         connection: The open database.
         name: The study's name.
         space: What the study's subnets are chosen from.
-        fitness: What the study optimises.
+        objectives: What the study optimises.
     """
 
     def __init__(
-        self, connection: Connection, *, name: str, space: SearchSpace, fitness: Fitness
+        self, connection: Connection, *, name: str, space: SearchSpace, objectives: Objectives
     ) -> None:
         self._connection = connection
         self._name = name
         self._space = space
-        self._fitness = fitness
+        self._objectives = objectives
         self._distributions: dict[str, BaseDistribution] = {
             gene.name: CategoricalDistribution(gene.choices) for gene in space.genes
         }
@@ -110,8 +110,8 @@ class PublicStore:
 
     def tally(self) -> Tally:  # noqa: D102
         trials = self._ours()
-        values = [trial.value for trial in trials if trial.value is not None]
-        best = min if self._fitness.direction == "minimize" else max
+        values = [trial.values[0] for trial in trials if trial.values]
+        best = min if self._objectives.each[0].direction == "minimize" else max
         n_failed = sum(trial.state is TrialState.FAIL for trial in trials)
         return Tally(
             n_complete=len(trials) - n_failed,
@@ -143,7 +143,7 @@ class PublicStore:
         genome = self._space.encode(outcome.candidate.subnet)
         trial = optuna.trial.create_trial(
             state=TrialState.FAIL if outcome.failed else TrialState.COMPLETE,
-            value=self._fitness.score(outcome),
+            values=self._objectives.values(outcome),
             params=dict(zip(self._distributions, genome, strict=True)),
             distributions=self._distributions,
             user_attrs=dict(encode(outcome)),

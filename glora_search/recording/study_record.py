@@ -12,7 +12,8 @@ from glora_search.recording.patience import PATIENCE_S, Patience, PatientStore
 from glora_search.recording.store import RESERVED, StudyStore, Tally
 from glora_search.recording.trial_codec import JSON
 from glora_search.study.errors import StorageError, StudyHeldError
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from search_spaces import SearchSpace
 
 
@@ -22,15 +23,15 @@ class StudyRecord:
     Attributes:
         name: The study's name.
         space: What its subnets are chosen from, as stored with the study.
-        fitness: What it optimises.
+        objectives: What it optimises.
     """
 
     def __init__(
-        self, store: StudyStore, *, name: str, space: SearchSpace, fitness: Fitness
+        self, store: StudyStore, *, name: str, space: SearchSpace, objectives: Objectives
     ) -> None:
         self.name = name
         self.space = space
-        self.fitness = fitness
+        self.objectives = objectives
         self._store = store
         self._lease: Lease | None = None
 
@@ -129,9 +130,9 @@ class StudyRecord:
         return self._store.trials()
 
     def best(self) -> Outcome | None:
-        """The best outcome by `Fitness.rank`; None where every one failed, or there is none."""
+        """The best outcome by `Objectives.rank`; None where every one failed, or there is none."""
         complete = [outcome for outcome in self._store.trials().values() if not outcome.failed]
-        return min(complete, key=self.fitness.rank, default=None)
+        return min(complete, key=self.objectives.rank, default=None)
 
     def tally(self) -> Tally:
         """How many are recorded, and the best value, without reading them."""

@@ -25,7 +25,8 @@ from glora_search.recording.store import LEASE_KEY, Tally
 from glora_search.recording.trial_codec import JSON, KEYS, MARK, Place, decode, unrecorded
 from glora_search.recording.trial_rows import TrialRows, insert_attributes, trial_rows
 from glora_search.study.errors import StorageError, StudyExistsError
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from search_spaces import SearchSpace
 
 _STUDIES: Final[sa.Table] = models.StudyModel.__table__
@@ -39,7 +40,7 @@ _TRIALS_A_FETCH: Final = 500  # each is some 7 kB of text
 
 
 def create_study(
-    connection: Connection, name: str, *, fitness: Fitness, attributes: Mapping[str, JSON]
+    connection: Connection, name: str, *, objectives: Objectives, attributes: Mapping[str, JSON]
 ) -> None:
     """Create a study with all its attributes, or nothing.
 
@@ -51,9 +52,16 @@ def create_study(
             c.execute(_STUDIES.insert().values(study_name=name))
             key = sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == name)
             study_id = c.scalar(key)
-            direction = StudyDirection[fitness.direction.upper()]
             c.execute(
-                _DIRECTIONS.insert().values(study_id=study_id, objective=0, direction=direction)
+                _DIRECTIONS.insert(),
+                [
+                    {
+                        "study_id": study_id,
+                        "objective": number,
+                        "direction": StudyDirection[objective.direction.upper()],
+                    }
+                    for number, objective in enumerate(objectives.each)
+                ],
             )
             c.execute(
                 _STUDY_ATTRIBUTES.insert(),
@@ -76,7 +84,7 @@ class TableStore:
         study_id: Optuna's key of the study.
         name: The study's name, for messages.
         space: What the study's subnets are chosen from.
-        fitness: What the study optimises.
+        objectives: What the study optimises.
     """
 
     def __init__(
@@ -86,12 +94,12 @@ class TableStore:
         *,
         name: str,
         space: SearchSpace,
-        fitness: Fitness,
+        objectives: Objectives,
     ) -> None:
         self._connection = connection
         self._study_id = study_id
         self._name = name
-        self._fitness = fitness
+        self._objectives = objectives
         self._genomes = GenomeRows(space, is_sqlite=connection.is_sqlite)
         # Under one lease nobody else writes, so what was recorded is read once.
         self._known: tuple[str, dict[Place, str]] | None = None
@@ -117,7 +125,7 @@ class TableStore:
         # Encoded before the transaction begins: it stays short, and a faulty outcome costs nothing.
         rows = {
             outcome: (
-                trial_rows(outcome, self._fitness),
+                trial_rows(outcome, self._objectives),
                 self._genomes.text(outcome.candidate.subnet),
             )
             for outcome in outcomes
@@ -150,7 +158,7 @@ class TableStore:
         return dict(sorted(found.items()))
 
     def tally(self) -> Tally:  # noqa: D102
-        best = sa.func.min if self._fitness.direction == "minimize" else sa.func.max
+        best = sa.func.min if self._objectives.each[0].direction == "minimize" else sa.func.max
         query = (
             sa.select(_TRIALS.c.state, sa.func.count(), best(_VALUES.c.value))
             .join(
@@ -237,7 +245,7 @@ class TableStore:
         new = sa.select(_TRIALS.c.trial_id).where(mine, _TRIALS.c.trial_id > (last_id or 0))
         ids = c.scalars(new.order_by(_TRIALS.c.number)).all()
         keyed = list(zip(ids, rows, strict=True))
-        values = [{"trial_id": id_, **row.value} for id_, (row, _) in keyed if row.value]
+        values = [{"trial_id": id_, **value} for id_, (row, _) in keyed for value in row.values]
         if values:  # a batch of failures has none
             c.execute(_VALUES.insert(), values)
         attributes = [(id_, *attribute) for id_, (row, _) in keyed for attribute in row.attributes]

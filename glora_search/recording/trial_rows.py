@@ -16,7 +16,8 @@ from optuna.storages._rdb.models import TrialValueModel
 from optuna.trial import TrialState
 
 from glora_search.recording.trial_codec import encode
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 
 Columns: TypeAlias = dict[str, Any]
 
@@ -39,27 +40,27 @@ class TrialRows:
 
     Args:
         trial: State and times, naive UTC as Optuna keeps them.
-        value: The fitness; None for a failure, which has no such row.
+        values: One of each objective; none of a failure.
         attributes: Key and JSON text of each user attribute.
     """
 
     trial: Columns
-    value: Columns | None
+    values: list[Columns]
     attributes: list[tuple[str, str]]
 
 
-def trial_rows(outcome: Outcome, fitness: Fitness) -> TrialRows:
+def trial_rows(outcome: Outcome, objectives: Objectives) -> TrialRows:
     """The rows of `outcome`, which ended now.
 
     Args:
         outcome: What is to be recorded.
-        fitness: What the study optimises.
+        objectives: What the study optimises.
 
     Raises:
         StorageError: The outcome holds numbers that cannot be recorded.
     """
     attributes = encode(outcome)
-    value = fitness.score(outcome)
+    values = objectives.values(outcome) or ()
     now = datetime.now(UTC).replace(tzinfo=None)
     finite = TrialValueModel.TrialValueType.FINITE
     return TrialRows(
@@ -68,7 +69,10 @@ def trial_rows(outcome: Outcome, fitness: Fitness) -> TrialRows:
             "datetime_start": now - timedelta(seconds=outcome.eval_s),
             "datetime_complete": now,
         },
-        value=None if value is None else {"objective": 0, "value": value, "value_type": finite},
+        values=[
+            {"objective": number, "value": value, "value_type": finite}
+            for number, value in enumerate(values)
+        ],
         attributes=[(key, json.dumps(value)) for key, value in attributes.items()],
     )
 

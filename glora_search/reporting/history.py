@@ -21,7 +21,8 @@ from glora_search.reporting.points import (
 )
 from glora_search.reporting.theme import FAILED, INK, MUTED, RULE, TEMPLATE
 from glora_search.reporting.trials import Trials, in_search_order
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import LOSS, TOP1, Objective, Objectives
+from glora_search.study.outcomes import Outcome
 
 _MOST_BOUNDARIES: Final = 60
 _MOST_LABELS: Final = 20
@@ -53,17 +54,18 @@ def generations(outcomes: Sequence[Outcome]) -> tuple[Generation, ...]:
     return tuple(found)
 
 
-def history_figure(trials: Trials, fitness: Fitness) -> go.Figure:
+def history_figure(trials: Trials, objectives: Objectives) -> go.Figure:
     """Both measures over the search, the fitness above.
 
     Args:
         trials: At least one.
-        fitness: What the search optimised.
+        objectives: What the search optimised.
     """
     ordered = in_search_order(trials)
     stretches = generations(list(ordered.values()))
     across = {number: float(k) for k, number in enumerate(ordered)}
-    other = Fitness.TOP1 if fitness is Fitness.LOSS else Fitness.LOSS
+    fitness = objectives.only
+    other = TOP1 if fitness is LOSS else LOSS
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05)
     figure.update_layout(template=TEMPLATE, height=640, margin={"t": 40})
     for row, measure in enumerate((fitness, other), start=1):
@@ -82,7 +84,7 @@ def history_figure(trials: Trials, fitness: Fitness) -> go.Figure:
     return figure
 
 
-def _add_best_so_far(figure: go.Figure, trials: Trials, measure: Fitness, *, row: int) -> None:
+def _add_best_so_far(figure: go.Figure, trials: Trials, measure: Objective, *, row: int) -> None:
     better = min if measure.direction == "minimize" else max
     points = [
         (k, number, value)
@@ -111,7 +113,7 @@ def _add_best_so_far(figure: go.Figure, trials: Trials, measure: Fitness, *, row
 def _add_means(
     figure: go.Figure,
     trials: Trials,
-    measure: Fitness,
+    measure: Objective,
     stretches: Sequence[Generation],
     *,
     row: int,
@@ -148,7 +150,7 @@ def _add_means(
 def _add_failures(
     figure: go.Figure,
     trials: Trials,
-    measure: Fitness,
+    measure: Objective,
     across: dict[int, float],
     *,
     row: int,

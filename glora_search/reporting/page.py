@@ -29,7 +29,7 @@ from glora_search.reporting.tokens import colours, in_order, short_form, text_co
 from glora_search.reporting.toml_text import toml_text
 from glora_search.reporting.trade_off import trade_off_figure
 from glora_search.reporting.trials import best_share, pareto_front
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import LOSS, TOP1
 from search_spaces import NO_LIMITS
 
 _TEMPLATE: Final = "report.html.jinja"
@@ -85,8 +85,8 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
     """Name to the HTML of a figure, or of several; what there is no data for is absent."""
     if not snapshot.complete:
         return {}
-    trials, fitness = snapshot.trials, snapshot.fitness
-    best = best_share(trials, fitness)
+    trials, objectives = snapshot.trials, snapshot.objectives
+    best = best_share(trials, objectives)
     shares = ChoiceShares(
         best=_shares_of(snapshot, best),
         evaluated=_shares_of(snapshot, snapshot.complete),
@@ -94,9 +94,9 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
     )
     subnet = trials[snapshot.ranking[0]].candidate.subnet
     drawn = {
-        "history": [history_figure(trials, fitness)],
+        "history": [history_figure(trials, objectives)],
         "trade_off": [
-            trade_off_figure(trials, fitness, snapshot.facts.n_val, winner=snapshot.winner)
+            trade_off_figure(trials, objectives, snapshot.facts.n_val, winner=snapshot.winner)
         ],
         "winner": layer_grid_figures(snapshot.space, subnet),
         "overall": [overall_figure(snapshot.space, shares)],
@@ -124,11 +124,11 @@ def _winner(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "token_key": [(short_form(token), token, palette[token]) for token in offered],
         "composition": snapshot.composition(snapshot.winner),
-        "n_best": len(best_share(snapshot.trials, snapshot.fitness)),
+        "n_best": len(best_share(snapshot.trials, snapshot.objectives)),
         "limited": snapshot.facts.limits != NO_LIMITS,
         "fronts": [
             (label, pareto_front(snapshot.trials, measure))
-            for label, measure in (("val top-1", Fitness.TOP1), ("val loss", Fitness.LOSS))
+            for label, measure in (("val top-1", TOP1), ("val loss", LOSS))
         ],
     }
 

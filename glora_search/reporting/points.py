@@ -10,9 +10,10 @@ import plotly.graph_objects as go
 
 from glora_search.reporting.theme import Mark, operator_marks
 from glora_search.reporting.trials import Trials
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import LOSS, TOP1, Objective
+from glora_search.study.outcomes import Outcome
 
-AXIS_TITLES: Final = {Fitness.LOSS: "val loss (nats)", Fitness.TOP1: "val top-1 (%)"}
+AXIS_TITLES: Final = {LOSS: "val loss (nats)", TOP1: "val top-1 (%)"}
 PARAMS_TITLE: Final = "adapter parameters (without the head)"
 
 _HOVER: Final = (
@@ -24,10 +25,10 @@ _HOVER: Final = (
 )
 
 
-def shown_value(outcome: Outcome, measure: Fitness) -> float | None:
+def shown_value(outcome: Outcome, measure: Objective) -> float | None:
     """The measure in the unit of its axis: loss in nats, top-1 in per cent; None if it failed."""
-    value = measure.score(outcome)
-    return value if value is None or measure is Fitness.LOSS else 100 * value
+    value = measure.value(outcome)
+    return value if value is None or measure is LOSS else 100 * value
 
 
 def hover(numbers: Sequence[int], trials: Trials) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def hover(numbers: Sequence[int], trials: Trials) -> dict[str, Any]:
 def add_trial_points(
     figure: go.Figure,
     trials: Trials,
-    measure: Fitness,
+    measure: Objective,
     across: Mapping[int, float],
     *,
     show_legend: bool,
@@ -82,10 +83,10 @@ def add_trial_points(
         )
 
 
-def use_log_axis(trials: Trials, measure: Fitness) -> bool:
+def use_log_axis(trials: Trials, measure: Objective) -> bool:
     """Whether the values spread so far that a linear axis would hide all but the worst."""
-    values = [value for o in trials.values() if (value := measure.score(o)) is not None]
-    return measure is Fitness.LOSS and bool(values) and 0 < 10 * min(values) < max(values)
+    values = [value for o in trials.values() if (value := measure.value(o)) is not None]
+    return measure is LOSS and bool(values) and 0 < 10 * min(values) < max(values)
 
 
 def _marker(mark: Mark, size: float) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from glora_search.reporting.attributes import StudyFacts, read_facts
 from glora_search.reporting.formatting import standard_error
 from glora_search.reporting.trials import Trials, complete, in_search_order, ranking
 from glora_search.study.finalists import winner_of
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from search_spaces import SearchSpace, rank_of, token_params
 
 
@@ -51,7 +52,7 @@ class Snapshot:
     Args:
         name: The study's name.
         space: What its subnets are chosen from.
-        fitness: What it optimises.
+        objectives: What it optimises.
         trials: All outcomes, in the order of the search.
         facts: What else is known of it.
         holder: The process that drives it now; None where none does.
@@ -59,7 +60,7 @@ class Snapshot:
 
     name: str
     space: SearchSpace
-    fitness: Fitness
+    objectives: Objectives
     trials: Trials
     facts: StudyFacts
     holder: str | None
@@ -72,14 +73,14 @@ class Snapshot:
     @cached_property
     def ranking(self) -> list[int]:
         """The complete trials' numbers, best first."""
-        return ranking(self.trials, self.fitness)
+        return ranking(self.trials, self.objectives)
 
     @property
     def winner(self) -> int | None:
         """The best trial's number, where there are finalists by their float32 figures; None where
         none is complete.
         """
-        return winner_of(self.trials, self.fitness, self.facts.finalists)
+        return winner_of(self.trials, self.objectives, self.facts.finalists)
 
     @property
     def magnitude(self) -> int:
@@ -149,7 +150,7 @@ def take_snapshot(record: StudyRecord) -> Snapshot:
     return Snapshot(
         name=record.name,
         space=record.space,
-        fitness=record.fitness,
+        objectives=record.objectives,
         trials=in_search_order(record.trials()),
         facts=read_facts(record.attributes),
         holder=None if holder is None else str(holder),

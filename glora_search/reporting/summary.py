@@ -15,11 +15,11 @@ from glora_search.reporting.formatting import (
     standard_error,
 )
 from glora_search.reporting.snapshot import Snapshot
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import LOSS, TOP1
 
 _AIMS: Final = {
-    Fitness.LOSS: "val loss (lower is better)",
-    Fitness.TOP1: "val top-1 (higher is better; ties go to the lower val loss)",
+    LOSS: "val loss (lower is better)",
+    TOP1: "val top-1 (higher is better; ties go to the lower val loss)",
 }
 
 
@@ -98,7 +98,7 @@ def _evaluated(snapshot: Snapshot) -> str:
         f"{plural(len(snapshot.complete), 'subnet')} {was} evaluated in "
         f"{plural(snapshot.n_generations, 'generation')}, {failed}; that took "
         f"{seconds(duration_s)} of work by {plural(len(workers), 'worker')}. "
-        f"The search went by {_AIMS[snapshot.fitness]}."
+        f"The search went by {_AIMS[snapshot.objectives.only]}."
     )
 
 

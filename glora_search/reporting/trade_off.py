@@ -16,30 +16,30 @@ from glora_search.reporting.points import (
 )
 from glora_search.reporting.theme import INK, TEMPLATE, WINNER
 from glora_search.reporting.trials import Trials, pareto_front, ranking
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import LOSS, TOP1, Objective, Objectives
 
 
 def trade_off_figure(
-    trials: Trials, fitness: Fitness, n_images: int | None, *, winner: int | None = None
+    trials: Trials, objectives: Objectives, n_images: int | None, *, winner: int | None = None
 ) -> go.Figure:
     """Val top-1 and val loss, each against adapter parameters.
 
     Args:
         trials: At least one of them complete.
-        fitness: What decides who the winner is.
+        objectives: What decides which subnet is the winner.
         n_images: Images of the val split, for the band of one standard error about the winner's
             top-1; None where that is not known.
-        winner: Its trial; the best by `fitness` if not given.
+        winner: Its trial; the best by `objectives` if not given.
     """
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
     figure.update_layout(template=TEMPLATE, height=460, margin={"t": 40})
     across = {number: float(o.candidate.n_params) for number, o in trials.items()}
     if winner is None:
-        winner = ranking(trials, fitness)[0]
+        winner = ranking(trials, objectives)[0]
     error = standard_error(trials[winner].top1, n_images)
     if error is not None:
         _add_band(figure, 100 * (trials[winner].top1 or 0.0), 100 * error)
-    for col, measure in enumerate((Fitness.TOP1, Fitness.LOSS), start=1):
+    for col, measure in enumerate((TOP1, LOSS), start=1):
         add_trial_points(figure, trials, measure, across, show_legend=col == 1, row=1, col=col)
         _add_front(figure, trials, measure, col=col)
         _add_winner(figure, trials, winner, measure, col=col)
@@ -53,7 +53,7 @@ def trade_off_figure(
     return figure
 
 
-def _add_front(figure: go.Figure, trials: Trials, measure: Fitness, *, col: int) -> None:
+def _add_front(figure: go.Figure, trials: Trials, measure: Objective, *, col: int) -> None:
     front = pareto_front(trials, measure)
     figure.add_trace(
         go.Scatter(
@@ -73,7 +73,7 @@ def _add_front(figure: go.Figure, trials: Trials, measure: Fitness, *, col: int)
 
 
 def _add_winner(
-    figure: go.Figure, trials: Trials, winner: int, measure: Fitness, *, col: int
+    figure: go.Figure, trials: Trials, winner: int, measure: Objective, *, col: int
 ) -> None:
     figure.add_trace(
         go.Scatter(

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objective, Objectives
+from glora_search.study.outcomes import Outcome
 
 Trials: TypeAlias = Mapping[int, Outcome]
 """Outcomes by Optuna's trial number."""
@@ -25,20 +26,20 @@ def complete(trials: Trials) -> dict[int, Outcome]:
     return {number: outcome for number, outcome in trials.items() if not outcome.failed}
 
 
-def ranking(trials: Trials, fitness: Fitness) -> list[int]:
+def ranking(trials: Trials, objectives: Objectives) -> list[int]:
     """The numbers of the complete trials, best first; the first one is the winner."""
     ranked = complete(trials)
-    return sorted(ranked, key=lambda number: fitness.rank(ranked[number]))
+    return sorted(ranked, key=lambda number: objectives.rank(ranked[number]))
 
 
-def best_share(trials: Trials, fitness: Fitness) -> list[int]:
+def best_share(trials: Trials, objectives: Objectives) -> list[int]:
     """The best tenth and at least 20, but never more than the better half; best first."""
-    ranked = ranking(trials, fitness)
+    ranked = ranking(trials, objectives)
     wanted = max(_BEST_AT_LEAST, math.ceil(_BEST_FRACTION * len(ranked)))
     return ranked[: min(wanted, math.ceil(len(ranked) / 2))]
 
 
-def pareto_front(trials: Trials, measure: Fitness) -> list[int]:
+def pareto_front(trials: Trials, measure: Objective) -> list[int]:
     """The complete trials that no other beats in `measure` with as few or fewer parameters.
 
     Args:
@@ -52,7 +53,7 @@ def pareto_front(trials: Trials, measure: Fitness) -> list[int]:
     keyed = sorted(
         (outcome.candidate.n_params, sign * value, outcome.candidate.place, number)
         for number, outcome in trials.items()
-        if (value := measure.score(outcome)) is not None
+        if (value := measure.value(outcome)) is not None
     )
     front, best = [], math.inf
     for _, cost, _, number in keyed:

@@ -115,7 +115,7 @@ def chosen_trial(record: StudyRecord, trials: Mapping[int, Outcome], trial: int 
     """
     finalists = from_attributes(record.attributes)
     if trial is None:
-        trial = winner_of(trials, record.fitness, finalists)
+        trial = winner_of(trials, record.objectives, finalists)
         if trial is None:
             raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
     outcome = trials.get(trial)

@@ -23,7 +23,8 @@ from glora_search.study.finalists import (
     score_finalists,
     to_attribute,
 )
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from glora_search.study.sections import StudyFile
 from search_spaces import SubnetConfig
 from supernet import Precision, SubnetEvaluator, Supernet
@@ -40,7 +41,7 @@ def search_settings(file: StudyFile) -> SearchSettings:
         sampler=section.sampler,
         operators=section.operators,
         mode=section.mode,
-        fitness=Fitness(section.fitness),
+        objectives=Objectives.of(section.fitness),
         population=section.population,
         generations=section.generations,
         parents=section.parents,
@@ -80,7 +81,7 @@ def search_supernet(
         progress.bar("searching", settings.n_candidates) as bar,
     ):
         space, seed = materials.space, file.study.seed
-        best = _BestSoFar(settings.fitness, bar)
+        best = _BestSoFar(settings.objectives, bar)
         # Whether the same seed would find the same again, on any number of workers.
         record.set_attribute("reproducible", settings.mode == "generational")
         if settings.mode == "steady-state":
@@ -122,21 +123,21 @@ def rescore_finalists(
                 else:
                     yield position, (found.loss, found.top1)
 
-    finalists = score_finalists(trials, record.fitness, search.finalists, score)
+    finalists = score_finalists(trials, record.objectives, search.finalists, score)
     record.set_attribute(ATTRIBUTE, to_attribute(finalists))
 
 
 class _BestSoFar:
     """Counts outcomes, and shows the best of them on a bar."""
 
-    def __init__(self, fitness: Fitness, bar: Bar) -> None:
-        self._fitness, self._bar = fitness, bar
+    def __init__(self, objectives: Objectives, bar: Bar) -> None:
+        self._objectives, self._bar = objectives, bar
         self._n = 0
         self._best: Outcome | None = None
 
     def __call__(self, outcome: Outcome) -> None:
         self._n += 1
-        if self._best is None or self._fitness.rank(outcome) < self._fitness.rank(self._best):
+        if self._best is None or self._objectives.rank(outcome) < self._objectives.rank(self._best):
             self._best = outcome
         loss, top1 = self._best.loss, self._best.top1
         shown = "" if loss is None else f"best val loss {loss:.4f}, top-1 {top1:.3f}"

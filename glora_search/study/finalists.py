@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import Objectives
+from glora_search.study.outcomes import Outcome
 from search_spaces import SubnetConfig
 
 ATTRIBUTE: Final = "finalists"
@@ -38,7 +39,7 @@ class Finalist:
 
 def score_finalists(
     trials: Mapping[int, Outcome],
-    fitness: Fitness,
+    objectives: Objectives,
     n: int,
     score: Callable[[Sequence[SubnetConfig]], Scores],
 ) -> list[Finalist]:
@@ -46,12 +47,12 @@ def score_finalists(
 
     Args:
         trials: All of a study, by Optuna's number.
-        fitness: By which they rank, before and after.
+        objectives: By which they rank, before and after.
         n: How many, if there are so many that did not fail.
         score: Subnets to their figures.
     """
     complete = [number for number, outcome in trials.items() if not outcome.failed]
-    best = sorted(complete, key=lambda number: fitness.rank(trials[number]))[:n]
+    best = sorted(complete, key=lambda number: objectives.rank(trials[number]))[:n]
     scored: dict[int, Finalist] = {}
     for position, found in score([trials[number].candidate.subnet for number in best]):
         loss, top1 = (None, None) if isinstance(found, Exception) else found
@@ -59,19 +60,19 @@ def score_finalists(
 
     def rank(finalist: Finalist) -> tuple[float, ...]:
         outcome = trials[finalist.trial]
-        return fitness.rank(replace(outcome, loss=finalist.loss, top1=finalist.top1))
+        return objectives.rank(replace(outcome, loss=finalist.loss, top1=finalist.top1))
 
     return sorted(scored.values(), key=rank)
 
 
 def winner_of(
-    trials: Mapping[int, Outcome], fitness: Fitness, finalists: Sequence[Finalist]
+    trials: Mapping[int, Outcome], objectives: Objectives, finalists: Sequence[Finalist]
 ) -> int | None:
     """The number of the best trial: the first finalist, where there are any; None without one."""
     if finalists and finalists[0].loss is not None and finalists[0].trial in trials:
         return finalists[0].trial
     complete = [number for number, outcome in trials.items() if not outcome.failed]
-    return min(complete, key=lambda number: fitness.rank(trials[number]), default=None)
+    return min(complete, key=lambda number: objectives.rank(trials[number]), default=None)
 
 
 def to_attribute(finalists: Iterable[Finalist]) -> list[dict[str, Any]]:

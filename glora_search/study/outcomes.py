@@ -6,10 +6,8 @@ candidate into an outcome, the database stores an outcome as one trial.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from search_spaces import SubnetConfig
@@ -70,31 +68,3 @@ class Outcome:
     def failed(self) -> bool:
         """Whether the evaluation gave an error instead of numbers."""
         return self.error_type is not None
-
-
-class Fitness(StrEnum):
-    """What a search optimises, always on the validation split."""
-
-    LOSS = "loss"
-    TOP1 = "top1"
-
-    @property
-    def direction(self) -> str:
-        """Optuna's word: loss is minimised, top-1 maximised."""
-        return "minimize" if self is Fitness.LOSS else "maximize"
-
-    def score(self, outcome: Outcome) -> float | None:
-        """The number that stands for `outcome` in the database; None if it failed."""
-        return outcome.loss if self is Fitness.LOSS else outcome.top1
-
-    def rank(self, outcome: Outcome) -> tuple[float, float, int, int, int]:
-        """A sort key, best first, total within a study; failures come last.
-
-        Top-1 ties are broken by loss (on 200 images half the candidates tie), then fewer parameters
-        win, then the earlier candidate.
-        """
-        candidate = outcome.candidate
-        if outcome.loss is None or outcome.top1 is None:
-            return math.inf, math.inf, candidate.n_params, *candidate.place
-        first = outcome.loss if self is Fitness.LOSS else -outcome.top1
-        return first, outcome.loss, candidate.n_params, *candidate.place

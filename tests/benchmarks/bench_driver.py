@@ -27,7 +27,8 @@ from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
 from glora_search.proposing import Proposer, SearchSettings, make_proposer
 from glora_search.recording import Database
 from glora_search.stages.search_loop import LoopSettings, run_search
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, SearchSpace, SubnetConfig, load_preset
 
 SPACE = SearchSpace(
@@ -179,7 +180,7 @@ def measure(
     def stored() -> None:
         with Database(url) as database:
             record = database.create_study(
-                f"bench-{uuid.uuid4().hex}", space=SPACE, fitness=Fitness.LOSS, attributes={}
+                f"bench-{uuid.uuid4().hex}", space=SPACE, objectives=BY_LOSS, attributes={}
             )
             with record.hold():
                 search(record)

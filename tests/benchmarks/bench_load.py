@@ -34,7 +34,8 @@ from scratch_database import scratch_database
 from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
 from glora_search.recording import Database
 from glora_search.stages.search_loop import LoopSettings, run_search, run_steady_search
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -191,7 +192,7 @@ def _record(url: str | None, space: SearchSpace) -> Iterator[Any]:
         return
     with Database(url) as database:
         name = f"bench-{uuid.uuid4().hex}"
-        record = database.create_study(name, space=space, fitness=Fitness.LOSS, attributes={})
+        record = database.create_study(name, space=space, objectives=BY_LOSS, attributes={})
         with record.hold():
             yield record
 

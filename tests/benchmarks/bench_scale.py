@@ -30,7 +30,8 @@ from scratch_database import scratch_database
 
 from glora_search.proposing import SearchSettings, SteadyStateProposer
 from glora_search.recording import Database
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import Outcome
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -78,7 +79,7 @@ def _figures(url: str, size: int) -> dict[str, Any]:
     """What a study of `size` candidates costs."""
     name = f"bench-{uuid.uuid4().hex}"
     with Database(url) as database:
-        record = database.create_study(name, space=_SPACE, fitness=Fitness.LOSS, attributes={})
+        record = database.create_study(name, space=_SPACE, objectives=BY_LOSS, attributes={})
         before = _bytes_stored(url)
         begin, batch = time.perf_counter(), list[Outcome]()
         with record.hold():

@@ -27,7 +27,8 @@ from scratch_database import scratch_database
 
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.trial_codec import encode
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, SearchSpace, load_preset
 
 _NAMES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -246,7 +247,7 @@ def _batch(generation: int) -> list[Outcome]:
 
 def _new_study(database: Database) -> StudyRecord:
     name = f"bench-{uuid.uuid4().hex}"
-    return database.create_study(name, space=_SPACE, fitness=Fitness.LOSS, attributes={})
+    return database.create_study(name, space=_SPACE, objectives=BY_LOSS, attributes={})
 
 
 def _for_optuna(url: str) -> str:

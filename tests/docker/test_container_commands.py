@@ -31,7 +31,7 @@ from deployment import compose, free_port, manifest, words_of
 from glora_search.cli.commands import cli
 from glora_search.recording import Database
 from glora_search.study.errors import StorageError
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS
 from search_spaces import LayerSpec, SearchSpace
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
@@ -252,7 +252,7 @@ def test_who_may_only_read_sees_the_studies(server: Any, monkeypatch: pytest.Mon
         assert database.list_studies() == []
         space = SearchSpace([LayerSpec("a", 4, 4, True)], {s: ["none"] for s in "ABCDE"})
         with pytest.raises(StorageError, match="permission denied"):
-            database.create_study("new", space=space, fitness=Fitness.LOSS, attributes={})
+            database.create_study("new", space=space, objectives=BY_LOSS, attributes={})
 
 
 # --- what is run: Ray ---

@@ -243,7 +243,7 @@ def test_one_damaged_study_hides_no_other(finished: Path, run: Run) -> None:
         sound = database.open_study("tiny")
         for name in ("odd", "old", "held"):
             made = database.create_study(
-                name, space=sound.space, fitness=sound.fitness, attributes=sound.attributes
+                name, space=sound.space, objectives=sound.objectives, attributes=sound.attributes
             )
             made.set_attribute("finalists", [{"no": "finalist"}] if name == "odd" else [])
     for name, key, value in (("old", "format", 99), ("held", "lease", {})):

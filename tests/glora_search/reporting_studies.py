@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from glora_search.recording import Database, StudyRecord
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS, Objectives
+from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, SearchSpace, SubnetConfig
 
 CHOICES = {
@@ -101,13 +102,13 @@ def recorded(
     found: Sequence[Outcome] = (),
     *,
     space: SearchSpace = VIT,
-    fitness: Fitness = Fitness.LOSS,
+    objectives: Objectives = BY_LOSS,
     attributes: Mapping[str, Any] | None = None,
 ) -> Iterator[StudyRecord]:
     """A study in an SQLite file of its own that holds `found`."""
     with Database.open(f"sqlite:///{folder / 'studies.db'}", create=True) as database:
         record = database.create_study(
-            "sample", space=space, fitness=fitness, attributes=attributes or {}
+            "sample", space=space, objectives=objectives, attributes=attributes or {}
         )
         if found:
             with record.hold():

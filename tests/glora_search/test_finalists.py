@@ -28,7 +28,8 @@ from glora_search.study.finalists import (
     to_attribute,
     winner_of,
 )
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS, BY_TOP1
+from glora_search.study.outcomes import Outcome
 from search_spaces import SubnetConfig
 from supernet import evaluate_subnets
 
@@ -60,35 +61,35 @@ EXACT = {0: (0.39, 0.7), 1: (0.41, 0.8), 3: (0.42, 0.8), 4: (0.1, 1.0)}
 
 def test_the_best_are_scored_and_the_best_of_these_wins() -> None:
     """A trial that was not among the best in the search stays out, whatever it would score."""
-    finalists = score_finalists(TRIALS, Fitness.LOSS, 3, scoring(TRIALS, EXACT))
+    finalists = score_finalists(TRIALS, BY_LOSS, 3, scoring(TRIALS, EXACT))
     assert [(f.trial, f.loss, f.top1) for f in finalists] == [
         (0, 0.39, 0.7),
         (1, 0.41, 0.8),
         (3, 0.42, 0.8),
     ]
-    assert winner_of(TRIALS, Fitness.LOSS, finalists) == 0
-    by_top1 = score_finalists(TRIALS, Fitness.TOP1, 3, scoring(TRIALS, EXACT))
+    assert winner_of(TRIALS, BY_LOSS, finalists) == 0
+    by_top1 = score_finalists(TRIALS, BY_TOP1, 3, scoring(TRIALS, EXACT))
     assert [f.trial for f in by_top1] == [4, 1, 3], "ties by loss"
 
 
 def test_fewer_trials_than_finalists() -> None:
-    assert len(score_finalists(TRIALS, Fitness.LOSS, 10, scoring(TRIALS, EXACT))) == 4
-    assert score_finalists({}, Fitness.LOSS, 10, scoring({}, {})) == []
+    assert len(score_finalists(TRIALS, BY_LOSS, 10, scoring(TRIALS, EXACT))) == 4
+    assert score_finalists({}, BY_LOSS, 10, scoring({}, {})) == []
 
 
 def test_without_finalists_the_best_of_the_search_wins() -> None:
-    assert winner_of(TRIALS, Fitness.LOSS, []) == 1
-    assert winner_of(TRIALS, Fitness.TOP1, []) == 3
-    assert winner_of({2: TRIALS[2]}, Fitness.LOSS, []) is None
+    assert winner_of(TRIALS, BY_LOSS, []) == 1
+    assert winner_of(TRIALS, BY_TOP1, []) == 3
+    assert winner_of({2: TRIALS[2]}, BY_LOSS, []) is None
 
 
 def test_a_finalist_that_fails_comes_last() -> None:
     table = {**EXACT, 1: ArithmeticError("not finite")}
-    finalists = score_finalists(TRIALS, Fitness.LOSS, 2, scoring(TRIALS, table))
+    finalists = score_finalists(TRIALS, BY_LOSS, 2, scoring(TRIALS, table))
     assert finalists[1] == Finalist(trial=1, loss=None, top1=None)
-    assert winner_of(TRIALS, Fitness.LOSS, finalists) == 3
+    assert winner_of(TRIALS, BY_LOSS, finalists) == 3
     everyone_failed = [finalists[1]]
-    assert winner_of(TRIALS, Fitness.LOSS, everyone_failed) == 1
+    assert winner_of(TRIALS, BY_LOSS, everyone_failed) == 1
 
 
 def test_finalists_survive_the_database(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_the_best_of_a_search_in_bf16_are_scored_in_float32(
     with Database.open(storage(folder), create=False) as database:
         trials = database.open_study("tiny").trials()
         assert database.open_study("tiny").attributes["precision"] == "bf16"
-    best = sorted(trials, key=lambda number: Fitness.LOSS.rank(trials[number]))[:6]
+    best = sorted(trials, key=lambda number: BY_LOSS.rank(trials[number]))[:6]
     assert {f.trial for f in finalists} == set(best)
     subnets = [trials[f.trial].candidate.subnet for f in finalists]
     exact = evaluate_subnets(result.supernet, subnets, result.materials.val)
@@ -224,7 +225,7 @@ def test_a_search_in_float32_is_as_it_was(tmp_path: Path) -> None:
     """No second scoring, and the best of the search wins."""
     result = launched(tmp_path)
     assert finalists_of(tmp_path) == []
-    best = min(result.outcomes, key=Fitness.LOSS.rank)
+    best = min(result.outcomes, key=BY_LOSS.rank)
     assert result.winner == best
     assert result.export.val.loss == best.loss
     assert result.export.val.precision == "fp32"
@@ -234,7 +235,7 @@ def test_a_search_in_float32_is_as_it_was(tmp_path: Path) -> None:
 def test_none_are_scored_where_none_are_asked_for(tmp_path: Path) -> None:
     result = launched(tmp_path, search={"precision": "bf16", "finalists": 0})
     assert finalists_of(tmp_path) == []
-    assert result.winner == min(result.outcomes, key=Fitness.LOSS.rank)
+    assert result.winner == min(result.outcomes, key=BY_LOSS.rank)
     assert result.export.val.precision == "bf16"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from known_fitness import outcome_of, searched, tiny_space, vit_space
 
 from glora_search.proposing import SearchSettings, make_proposer
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_TOP1
 from search_spaces import InfeasibleLimitError, LayerSpec, ParamLimits, SearchSpace
 
 SPACE = vit_space(2)
@@ -186,7 +186,7 @@ def test_a_search_goes_on_where_everything_failed(search):
 @pytest.mark.parametrize("kind", [kind for kind in SEARCHES if kind != "random"])
 def test_every_kind_of_guided_search_finds_better_subnets_than_it_began_with(kind):
     """Top-1 as fitness, with its many ties."""
-    search = replace(SEARCHES[kind], fitness=Fitness.TOP1, **SMALL)
+    search = replace(SEARCHES[kind], objectives=BY_TOP1, **SMALL)
     proposer = make_proposer(SPACE, search, seed=3)
     history = searched(SPACE, proposer, range(6))
     tops = [

@@ -116,7 +116,7 @@ def test_parents_are_the_best_of_what_has_arrived() -> None:
     outcomes = steadily(workers=3, n=25)
     # One at a time, so that all of them have arrived when a child is made.
     children = proposer().children(outcomes)
-    best = sorted(outcomes, key=SETTINGS.fitness.rank)[:4]
+    best = sorted(outcomes, key=SETTINGS.objectives.rank)[:4]
     named = {digest for _ in range(8) for digest in next(children).parents}
     assert named <= {o.candidate.subnet.digest for o in best}
     best_of_all = replace(outcome_of(SPACE, next(children)), loss=0.0)

@@ -17,7 +17,7 @@ from recording_cases import SPACE, batch
 from glora_search.recording import Database
 from glora_search.recording.connection import Connection
 from glora_search.study.errors import StorageError
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS
 
 
 def refusal(url: str, *, create: bool) -> str:
@@ -130,7 +130,7 @@ def test_a_server_that_knows_no_encoding(postgres_server: sa.URL) -> None:
         with Database(url.render_as_string(hide_password=False)) as database:
             attributes = {"what": "Größe 猫", "ünicode": 1}
             record = database.create_study(
-                "s", space=SPACE, fitness=Fitness.LOSS, attributes=attributes
+                "s", space=SPACE, objectives=BY_LOSS, attributes=attributes
             )
             with record.hold():
                 record.flush(batch(0, 3))
@@ -161,7 +161,7 @@ def test_every_sqlite_connection_syncs_file_and_folder(tmp_path: Path) -> None:
 def test_reading_sees_one_moment_while_another_writes(database_url: str) -> None:
     """A report made during a search counts the same trials in all of its tables."""
     with Database(database_url) as database:
-        record = database.create_study("s", space=SPACE, fitness=Fitness.LOSS, attributes={})
+        record = database.create_study("s", space=SPACE, objectives=BY_LOSS, attributes={})
         connection = Connection(database_url, create=False)
         count = "SELECT count(*) FROM trials"
         with record.hold():
@@ -185,7 +185,7 @@ def test_a_server_that_restarted_is_connected_again(
     """A search of days must outlive the night in which the server is updated."""
     admin = sa.create_engine(postgres_server, poolclass=sa.NullPool)
     with Database(database_url) as database:
-        record = database.create_study("s", space=SPACE, fitness=Fitness.LOSS, attributes={})
+        record = database.create_study("s", space=SPACE, objectives=BY_LOSS, attributes={})
         with record.hold():
             record.flush(batch(0, 2))
             with admin.connect() as connection:

@@ -12,7 +12,7 @@ from recording_cases import LARGE_SPACE, SPACE, batch
 from recording_processes import child, die_in_flush, flush_for_ever, open_database
 
 from glora_search.recording import Database, StudyRecord
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS
 from search_spaces import SearchSpace
 
 _SIZE = 30
@@ -26,7 +26,7 @@ def database(module_database_url: str) -> Iterator[Database]:
 
 
 def study(database: Database, space: SearchSpace) -> StudyRecord:
-    return database.create_study(uuid.uuid4().hex, space=space, fitness=Fitness.LOSS, attributes={})
+    return database.create_study(uuid.uuid4().hex, space=space, objectives=BY_LOSS, attributes={})
 
 
 def statements_of_a_flush(record: StudyRecord) -> list[str]:

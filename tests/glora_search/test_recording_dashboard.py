@@ -12,7 +12,7 @@ from recording_cases import SPACE, batch
 
 from glora_search.recording import Database
 from glora_search.recording.database import KNOWN_SCHEMAS
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_TOP1
 
 
 def ask(application: Any, path: str) -> Any:
@@ -29,7 +29,7 @@ def ask(application: Any, path: str) -> Any:
 def test_the_dashboard_shows_study_and_trials(database_url: str, schemas: frozenset[str]) -> None:
     with Database(database_url, known_schemas=schemas) as database:
         record = database.create_study(
-            "shown", space=SPACE, fitness=Fitness.TOP1, attributes={"status": "running"}
+            "shown", space=SPACE, objectives=BY_TOP1, attributes={"status": "running"}
         )
         with record.hold():
             record.flush(batch(0, 7))

@@ -18,7 +18,7 @@ from glora_search.study.errors import (
     StudyFileError,
     StudyNotFoundError,
 )
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 
@@ -37,8 +37,8 @@ def database(opened: Database) -> Iterator[Database]:
         optuna.delete_study(study_name=name, storage=opened._connection.storage)
 
 
-def create(database: Database, name: str, fitness: Fitness = Fitness.LOSS) -> None:
-    database.create_study(name, space=SPACE, fitness=fitness, attributes={"status": "new"})
+def create(database: Database, name: str, objectives: Objectives = BY_LOSS) -> None:
+    database.create_study(name, space=SPACE, objectives=objectives, attributes={"status": "new"})
 
 
 def names_in_optuna(database: Database) -> list[str]:
@@ -48,12 +48,12 @@ def names_in_optuna(database: Database) -> list[str]:
 def test_a_study_is_found_with_its_space_fitness_and_attributes(database: Database) -> None:
     """The report works from the database alone, without the backbone."""
     made = database.create_study(
-        "a.B_c-1", space=LARGE_SPACE, fitness=Fitness.TOP1, attributes={"seed": 3, "x": {"y": []}}
+        "a.B_c-1", space=LARGE_SPACE, objectives=BY_TOP1, attributes={"seed": 3, "x": {"y": []}}
     )
     for record in (made, database.open_study("a.B_c-1")):
         assert record.name == "a.B_c-1"
         assert record.space == LARGE_SPACE
-        assert record.fitness is Fitness.TOP1
+        assert record.objectives == BY_TOP1
         assert record.attributes == {"seed": 3, "x": {"y": []}}
         assert record.history() == []
         assert record.holder is None
@@ -111,7 +111,7 @@ def test_studies_of_others_are_not_ours(database: Database) -> None:
 
 def test_the_list_tells_how_far_each_study_is(database: Database) -> None:
     create(database, "first")
-    create(database, "second", Fitness.TOP1)
+    create(database, "second", BY_TOP1)
     record = database.open_study("second")
     with record.hold() as lease:
         record.set_attribute("status", "running")
@@ -121,7 +121,7 @@ def test_the_list_tells_how_far_each_study_is(database: Database) -> None:
     assert (first.name, first.n_complete, first.n_failed) == ("first", 0, 0)
     assert (first.best_value, first.attributes, first.holder) == (None, {"status": "new"}, None)
     assert (second.name, second.n_complete, second.n_failed) == ("second", 7, 1)
-    assert (second.fitness, second.attributes) == (Fitness.TOP1, {"status": "running"})
+    assert (second.objectives, second.attributes) == (BY_TOP1, {"status": "running"})
     assert second.best_value == max(o.top1 for o in batch(0, 8) if not o.failed)
 
 
@@ -144,7 +144,7 @@ def test_a_creation_that_fails_leaves_no_study(database: Database) -> None:
 
 def test_an_attribute_that_cannot_be_stored_makes_no_study(database: Database) -> None:
     with pytest.raises(StorageError, match="'seed' cannot be stored as JSON"):
-        database.create_study("a", space=SPACE, fitness=Fitness.LOSS, attributes={"seed": {1}})
+        database.create_study("a", space=SPACE, objectives=BY_LOSS, attributes={"seed": {1}})
     assert names_in_optuna(database) == []
 
 

@@ -22,7 +22,7 @@ from glora_search.recording.connection import Connection
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.store import FREE, LEASE_KEY
 from glora_search.study.errors import StorageError, StudyHeldError
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 LONG_S = 3600.0
@@ -36,7 +36,7 @@ def database(request: pytest.FixtureRequest, module_database_url: str) -> Iterat
 
 @pytest.fixture
 def record(database: Database) -> StudyRecord:
-    return database.create_study(uuid.uuid4().hex, space=SPACE, fitness=Fitness.LOSS, attributes={})
+    return database.create_study(uuid.uuid4().hex, space=SPACE, objectives=BY_LOSS, attributes={})
 
 
 def lease_text(record: StudyRecord) -> str | None:

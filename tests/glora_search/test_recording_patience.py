@@ -27,7 +27,7 @@ from glora_search.recording.patience import Patience, PatientStore
 from glora_search.recording.shielding import shielded
 from glora_search.recording.store import FREE
 from glora_search.study.errors import StorageError, StorageUnavailableError, StudyHeldError
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS
 
 _AWAY_S = 1.5
 
@@ -48,7 +48,7 @@ def record(server: OwnPostgres, request: pytest.FixtureRequest) -> Iterator[Stud
 
 def study(database: Database, name: str) -> StudyRecord:
     name = "".join(c if c.isalnum() else "-" for c in name)
-    return database.create_study(name, space=SPACE, fitness=Fitness.LOSS, attributes={})
+    return database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes={})
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from recording_cases import SPACE, batch
 
 from glora_search.recording import Database
 from glora_search.recording.shielding import shielded
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS
 
 
 def test_an_interruption_waits_for_the_end_of_the_block() -> None:
@@ -56,7 +56,7 @@ def test_interrupted_flushes_leave_whole_batches_and_no_lock(database_url: str) 
     """Ctrl-C at random moments of flushing; after each the next flush goes through at once."""
     rng = random.Random(0)
     with Database(database_url) as database:
-        record = database.create_study("s", space=SPACE, fitness=Fitness.LOSS, attributes={})
+        record = database.create_study("s", space=SPACE, objectives=BY_LOSS, attributes={})
         with record.hold():
             interrupted = generation = 0
             while interrupted < 15:

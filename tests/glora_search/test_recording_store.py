@@ -22,7 +22,8 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.trial_codec import encode
 from glora_search.study.errors import StorageError, StudyHeldError
-from glora_search.study.outcomes import Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
+from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError, LayerSpec, SearchSpace, SubnetConfig
 
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
@@ -48,10 +49,10 @@ def record(database: Database) -> StudyRecord:
 
 
 def study(
-    database: Database, *, space: SearchSpace = SPACE, fitness: Fitness = Fitness.LOSS
+    database: Database, *, space: SearchSpace = SPACE, objectives: Objectives = BY_LOSS
 ) -> StudyRecord:
     return database.create_study(
-        uuid.uuid4().hex, space=space, fitness=fitness, attributes={"status": "new"}
+        uuid.uuid4().hex, space=space, objectives=objectives, attributes={"status": "new"}
     )
 
 
@@ -78,11 +79,11 @@ def test_history_returns_what_was_flushed_sorted(record: StudyRecord) -> None:
     assert any(o.failed for o in record.history())
 
 
-@pytest.mark.parametrize("fitness", Fitness)
+@pytest.mark.parametrize("objectives", [BY_LOSS, BY_TOP1], ids=str)
 def test_optuna_sees_what_was_written(
-    database: Database, module_database_url: str, fitness: Fitness
+    database: Database, module_database_url: str, objectives: Objectives
 ) -> None:
-    record = study(database, fitness=fitness)
+    record = study(database, objectives=objectives)
     flushed = batch(0, 8)[3:]
     before = datetime.now() - timedelta(seconds=1)
     with record.hold():
@@ -91,7 +92,7 @@ def test_optuna_sees_what_was_written(
     after = datetime.now() + timedelta(seconds=1)
 
     found = loaded(record, module_database_url)
-    assert found.direction.name.lower() == fitness.direction
+    assert found.direction.name.lower() == objectives.only.direction
     assert [trial.number for trial in found.trials] == list(range(5))
     for trial, expected in zip(found.trials, flushed, strict=True):
         candidate = expected.candidate
@@ -111,7 +112,7 @@ def test_optuna_sees_what_was_written(
             attributes |= {"error_type": expected.error_type, "error": expected.error}
         else:
             assert trial.state is TrialState.COMPLETE
-            assert trial.value == fitness.score(expected)
+            assert trial.value == objectives.only.value(expected)
             attributes |= {"loss": expected.loss, "top1": expected.top1}
         assert trial.user_attrs == attributes
         assert list(trial.params.items()) == [
@@ -124,7 +125,7 @@ def test_optuna_sees_what_was_written(
         assert not trial.intermediate_values
         assert before < trial.datetime_complete < after
         assert trial.duration.total_seconds() == pytest.approx(expected.eval_s, abs=1e-5)
-    best = fitness.score(min((o for o in flushed if not o.failed), key=fitness.rank))
+    best = objectives.only.value(min((o for o in flushed if not o.failed), key=objectives.rank))
     assert found.best_value == best
 
 
@@ -304,9 +305,9 @@ def test_damage_is_told_trial_by_trial(module_database_url: str, statement: str,
             record.history()
 
 
-@pytest.mark.parametrize("fitness", Fitness)
-def test_tally_and_best_agree_with_history(database: Database, fitness: Fitness) -> None:
-    record = study(database, fitness=fitness)
+@pytest.mark.parametrize("objectives", [BY_LOSS, BY_TOP1], ids=str)
+def test_tally_and_best_agree_with_history(database: Database, objectives: Objectives) -> None:
+    record = study(database, objectives=objectives)
     assert (record.tally().n_complete, record.tally().best_value) == (0, None)
     assert record.best() is None
     with record.hold():
@@ -317,8 +318,8 @@ def test_tally_and_best_agree_with_history(database: Database, fitness: Fitness)
     complete = batch(0, 3)
     tally = record.tally()
     assert (tally.n_complete, tally.n_failed) == (3, 1)
-    assert record.best() == min(complete, key=fitness.rank)
-    assert tally.best_value == fitness.score(record.best())
+    assert record.best() == min(complete, key=objectives.rank)
+    assert tally.best_value == objectives.only.value(record.best())
 
 
 def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:

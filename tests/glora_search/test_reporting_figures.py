@@ -22,7 +22,7 @@ from glora_search.reporting.theme import operator_marks
 from glora_search.reporting.tokens import short_form
 from glora_search.reporting.trade_off import trade_off_figure
 from glora_search.reporting.trials import Trials, pareto_front, ranking
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_LOSS, BY_TOP1, LOSS, TOP1, Objectives
 from search_spaces import NO_LIMITS, SUPPORTS, LayerSpec, SearchSpace
 
 OPERATORS = ("random", "mutation", "crossover")
@@ -39,42 +39,44 @@ def numbered(n: int, **options: Any) -> Trials:
 
 def test_history_shows_every_subnet_once_in_each_panel() -> None:
     trials = {**numbered(30), 11: outcome(11, error_type="E")}
-    figure = history_figure(trials, Fitness.LOSS)
-    for axis, measure in (("y", Fitness.LOSS), ("y2", Fitness.TOP1)):
+    figure = history_figure(trials, BY_LOSS)
+    for axis, measure in (("y", LOSS), ("y2", TOP1)):
         shown = {
             told[0]: value
             for operator in OPERATORS
             for trace in traces(figure, operator, axis)
             for told, value in zip(trace.customdata, trace.y, strict=True)
         }
-        unit = 1 if measure is Fitness.LOSS else 100
-        assert shown == {k: unit * measure.score(o) for k, o in trials.items() if not o.failed}
+        unit = 1 if measure is LOSS else 100
+        assert shown == {k: unit * measure.value(o) for k, o in trials.items() if not o.failed}
         (failed,) = traces(figure, "failed (no value)", axis)
         assert [told[0] for told in failed.customdata] == [11]
         assert list(failed.x) == [11]
 
 
-@pytest.mark.parametrize("fitness", list(Fitness))
+@pytest.mark.parametrize("objectives", [BY_LOSS, BY_TOP1])
 def test_history_has_the_fitness_above_and_the_best_so_far_never_gets_worse(
-    fitness: Fitness,
+    objectives: Objectives,
 ) -> None:
     trials = numbered(40)
-    figure = history_figure(trials, fitness)
+    figure = history_figure(trials, objectives)
     titles = [figure.layout.yaxis.title.text, figure.layout.yaxis2.title.text]
     assert titles == (
         ["val loss (nats)", "val top-1 (%)"]
-        if fitness is Fitness.LOSS
+        if objectives is BY_LOSS
         else ["val top-1 (%)", "val loss (nats)"]
     )
     (line,) = traces(figure, "best so far", "y")
-    values = [(100 if fitness is Fitness.TOP1 else 1) * fitness.score(o) for o in trials.values()]
-    better = max if fitness is Fitness.TOP1 else min
+    values = [
+        (100 if objectives is BY_TOP1 else 1) * objectives.only.value(o) for o in trials.values()
+    ]
+    better = max if objectives is BY_TOP1 else min
     assert list(line.y)[:-1] == [better(values[: k + 1]) for k in range(40)]
 
 
 def test_history_is_in_the_order_of_places_whatever_the_order_of_arrival() -> None:
     arrived = dict(enumerate(reversed(outcomes(20))))
-    figure = history_figure(arrived, Fitness.LOSS)
+    figure = history_figure(arrived, BY_LOSS)
     places = {
         told[0]: x
         for operator in OPERATORS
@@ -92,7 +94,7 @@ def test_generations_are_stretches_of_the_axis_with_their_means() -> None:
         (1, 10, 20),
         (2, 20, 25),
     ]
-    figure = history_figure(trials, Fitness.LOSS)
+    figure = history_figure(trials, BY_LOSS)
     (line,) = traces(figure, "mean of a generation", "y")
     means = [
         math.fsum(trials[k].loss or 0.0 for k in range(g.start, g.stop)) / (g.stop - g.start)
@@ -103,7 +105,7 @@ def test_generations_are_stretches_of_the_axis_with_their_means() -> None:
 
 
 def test_labels_of_many_generations_are_thinned() -> None:
-    figure = history_figure(numbered(300, space=ONE_LAYER, per_generation=1), Fitness.LOSS)
+    figure = history_figure(numbered(300, space=ONE_LAYER, per_generation=1), BY_LOSS)
     assert len(figure.layout.xaxis2.ticktext) == 20
     assert len(figure.layout.shapes) == 0
 
@@ -111,32 +113,32 @@ def test_labels_of_many_generations_are_thinned() -> None:
 def test_losses_of_unlike_size_get_a_logarithmic_axis() -> None:
     """One diverged subnet must not press all others into a line."""
     trials = {**numbered(20), 20: outcome(20, loss=400.0), 21: outcome(21, error_type="E")}
-    figure = history_figure(trials, Fitness.LOSS)
+    figure = history_figure(trials, BY_LOSS)
     assert (figure.layout.yaxis.type, figure.layout.yaxis2.type) == ("log", "linear")
     (failed,) = traces(figure, "failed (no value)", "y")
     assert 0 < failed.y[0] < min(o.loss for o in trials.values() if o.loss is not None)
 
 
 def test_history_of_failures_alone_can_be_drawn() -> None:
-    figure = history_figure({0: outcome(0, error_type="E")}, Fitness.LOSS)
+    figure = history_figure({0: outcome(0, error_type="E")}, BY_LOSS)
     assert not traces(figure, "best so far")
     assert len(traces(figure, "failed (no value)")) == 2
 
 
 def test_trade_off_shows_front_and_winner() -> None:
     trials = {**numbered(50), 50: outcome(50, error_type="E")}
-    figure = trade_off_figure(trials, Fitness.LOSS, 200)
-    for axis, measure in (("y", Fitness.TOP1), ("y2", Fitness.LOSS)):
+    figure = trade_off_figure(trials, BY_LOSS, 200)
+    for axis, measure in (("y", TOP1), ("y2", LOSS)):
         (front,) = traces(figure, "Pareto front", axis)
         assert [told[0] for told in front.customdata] == pareto_front(trials, measure)
-    winner = ranking(trials, Fitness.LOSS)[0]
+    winner = ranking(trials, BY_LOSS)[0]
     stars = traces(figure, f"winner (trial {winner})")
     assert [star.x[0] for star in stars] == [trials[winner].candidate.n_params] * 2
 
 
 def test_hover_tells_trial_operator_generation_and_digest() -> None:
     trials = numbered(12)
-    figure = trade_off_figure(trials, Fitness.LOSS, None)
+    figure = trade_off_figure(trials, BY_LOSS, None)
     told = {row[0]: row for o in OPERATORS for t in traces(figure, o, "y") for row in t.customdata}
     candidate = trials[11].candidate
     assert list(told[11][:4]) == [11, candidate.operator, 1, 1]
@@ -145,9 +147,9 @@ def test_hover_tells_trial_operator_generation_and_digest() -> None:
 
 def test_band_about_the_winner_is_one_standard_error_where_the_images_are_known() -> None:
     trials = {0: outcome(0, loss=0.1, top1=0.8), 1: outcome(1, loss=0.5, top1=0.5)}
-    (band,) = trade_off_figure(trials, Fitness.LOSS, 400).layout.shapes
+    (band,) = trade_off_figure(trials, BY_LOSS, 400).layout.shapes
     assert (band.y0, band.y1) == pytest.approx((78, 82))
-    assert not trade_off_figure(trials, Fitness.LOSS, None).layout.shapes
+    assert not trade_off_figure(trials, BY_LOSS, None).layout.shapes
 
 
 def test_operators_have_marks_of_their_own() -> None:

@@ -18,7 +18,7 @@ from glora_search.reporting import write_report
 from glora_search.reporting.page import render_page
 from glora_search.reporting.snapshot import take_snapshot
 from glora_search.study.errors import ReportError
-from glora_search.study.outcomes import Fitness
+from glora_search.study.objectives import BY_TOP1
 from search_spaces import GLoRASearchError
 
 FIGURES = ["history", "trade_off", "winner", "overall", "low_rank", "by_depth"]
@@ -175,9 +175,9 @@ def test_one_outcome_of_one_layer_without_blocks(tmp_path: Path) -> None:
 
 def test_layers_that_are_named_as_in_swin_and_fitness_top1(tmp_path: Path) -> None:
     found = outcomes(40, space=SWIN)
-    with recorded(tmp_path, found, space=SWIN, fitness=Fitness.TOP1) as record:
+    with recorded(tmp_path, found, space=SWIN, objectives=BY_TOP1) as record:
         write_report(record, tmp_path / "report.html")
-        winner = min(record.trials().items(), key=lambda item: record.fitness.rank(item[1]))[0]
+        winner = min(record.trials().items(), key=lambda item: record.objectives.rank(item[1]))[0]
     page = Page.read(tmp_path / "report.html")
     assert f"The winner is trial {winner}" in page.words
     assert "The search went by val top-1" in page.words

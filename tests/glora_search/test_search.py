@@ -17,7 +17,8 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.recording.store import FREE
 from glora_search.stages.search_loop import LoopSettings, run_search
 from glora_search.study.errors import StorageError, StudyHeldError, TooManyFailuresError
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import Candidate, Outcome
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(population=10, generations=3, parents=4, mutations=4, crossovers=4)
@@ -64,7 +65,7 @@ class Table:
 
 def make_study(url: str, name: str = "s") -> None:
     with Database(url) as database:
-        database.create_study(name, space=SPACE, fitness=Fitness.LOSS, attributes={})
+        database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes={})
 
 
 def drive(
@@ -277,6 +278,6 @@ def test_every_offspring_is_ranked(tmp_path, undisturbed: list[Outcome]) -> None
         with Database(url) as database:
             record = database.open_study("s")
             best = record.best()
-        assert best == min(outcomes, key=Fitness.LOSS.rank)
+        assert best == min(outcomes, key=BY_LOSS.rank)
         bests.append(best.candidate.generation)
     assert SETTINGS.generations in bests

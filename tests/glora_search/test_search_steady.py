@@ -14,7 +14,8 @@ from glora_search.proposing import SearchSettings, SteadyStateProposer
 from glora_search.recording import Database
 from glora_search.stages.search_loop import LoopSettings, run_steady_search
 from glora_search.study.errors import TooManyFailuresError
-from glora_search.study.outcomes import Candidate, Fitness, Outcome
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import Candidate, Outcome
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(
@@ -71,7 +72,7 @@ class Table:
 
 def make_study(url: str) -> None:
     with Database(url) as database:
-        database.create_study("s", space=SPACE, fitness=Fitness.LOSS, attributes={})
+        database.create_study("s", space=SPACE, objectives=BY_LOSS, attributes={})
 
 
 def drive(url: str, evaluator: Table, loop: LoopSettings = LOOP) -> list[Outcome]:

@@ -136,6 +136,7 @@ def test_defaults_are_those_of_the_records() -> None:
     settings, section = SearchSettings(), SearchSection()
     for name in (
         *("sampler", "operators", "population", "generations", "parents", "mutations"),
-        *("crossovers", "mutation_probability", "fitness"),
+        *("crossovers", "mutation_probability"),
     ):
         assert getattr(section, name) == getattr(settings, name), name
+    assert section.fitness == str(settings.objectives)

@@ -19,7 +19,8 @@ from glora_search.study.errors import (
     StudyHeldError,
     StudyNotFoundError,
 )
-from glora_search.study.outcomes import STUDY_NAME, Fitness
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.outcomes import STUDY_NAME
 from glora_search.study.sweep_trial import SweepTrial
 
 SWEPT = {
@@ -117,8 +118,8 @@ def test_no_study_can_be_called_so(database: Database, record: SweepRecord) -> N
         database.open_study("cats/sweep")
     with pytest.raises(StudyNotFoundError, match="nearest: cats/sweep"):
         database.open_study("cats")
-    database.create_study("cats", space=SPACE, fitness=Fitness.LOSS, attributes={})
-    database.create_study("cats.sweep", space=SPACE, fitness=Fitness.LOSS, attributes={})
+    database.create_study("cats", space=SPACE, objectives=BY_LOSS, attributes={})
+    database.create_study("cats.sweep", space=SPACE, objectives=BY_LOSS, attributes={})
     assert [study.name for study in database.list_studies()] == ["cats", "cats.sweep"]
     assert [sweep.name for sweep in database.list_sweeps()] == ["cats/sweep"]
     with pytest.raises(StudyNotFoundError, match=r"no sweep of a study 'cats\.sweep'"):
@@ -163,7 +164,7 @@ def test_a_trial_that_somebody_damaged(record: SweepRecord, database_url: str) -
 def test_status_shows_it_beside_studies(
     database: Database, record: SweepRecord, database_url: str
 ) -> None:
-    study = database.create_study("cats", space=SPACE, fitness=Fitness.LOSS, attributes={})
+    study = database.create_study("cats", space=SPACE, objectives=BY_LOSS, attributes={})
     with study.hold():
         study.flush(batch(0, 3))
     by_name = {d["study"]: d for d in list_studies(database_url).to_json()}

@@ -1,0 +1,85 @@
+"""Objectives: what they read of an outcome, how they rank, and how several are stored."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from recording_cases import SPACE, batch
+
+from glora_search.proposing import SearchSettings
+from glora_search.recording import Database
+from glora_search.study.objectives import BY_LOSS, OBJECTIVES, Objectives
+from glora_search.study.outcomes import Outcome
+from search_spaces import InvalidConfigError
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Outcome]:
+    """Outcomes, of which one failed."""
+    found = batch(0, 12)
+    assert sum(outcome.failed for outcome in found) == 1
+    return found
+
+
+def test_every_objective_has_a_value_unless_the_evaluation_failed(found: list[Outcome]) -> None:
+    assert len(OBJECTIVES) >= 3
+    for name, objective in OBJECTIVES.items():
+        assert objective.name == name
+        values = [objective.value(outcome) for outcome in found]
+        assert [value is None for value in values] == [outcome.failed for outcome in found]
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_the_best_by_rank_has_the_best_value(name: str, found: list[Outcome]) -> None:
+    objectives = Objectives.of(name)
+    ranked = sorted(found, key=objectives.rank)
+    values = [objectives.only.value(outcome) for outcome in ranked]
+    known = [value for value in values if value is not None]
+    falling = objectives.only.direction == "maximize"
+    assert known == sorted(known, reverse=falling)
+    assert values[-1] is None
+
+
+def test_several_objectives_are_stored_as_optunas(database_url: str, found: list[Outcome]) -> None:
+    """One direction and one value an objective, without any change to the stores."""
+    objectives = Objectives.of("loss", "params")
+    with Database.open(database_url, create=True) as database:
+        record = database.create_study("two", space=SPACE, objectives=objectives, attributes={})
+        with record.hold():
+            record.flush(found)
+        again = database.open_study("two")
+        assert again.objectives == objectives
+        assert len(again.trials()) == len(found)
+        summary = database.list_studies()[0]
+        losses = [outcome.loss for outcome in found if outcome.loss is not None]
+        assert summary.best_value == min(losses)
+    study = optuna.load_study(
+        study_name="two", storage=sa.make_url(database_url).render_as_string(hide_password=False)
+    )
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
+    by_digest = {o.candidate.subnet.digest: o for o in found if not o.failed}
+    complete = [trial for trial in study.trials if trial.values]
+    assert len(complete) == len(by_digest)
+    for trial in complete:
+        expected = by_digest[trial.user_attrs["digest"]]
+        assert trial.values == [expected.loss, expected.candidate.n_params]
+
+
+def test_a_search_takes_one_objective() -> None:
+    assert SearchSettings(objectives=BY_LOSS).objectives.only.name == "loss"
+    with pytest.raises(InvalidConfigError, match="a search optimises one objective; got loss,top1"):
+        _ = Objectives.of("loss", "top1").only
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "one or more objectives, each once; got none"),
+        (("loss", "loss"), "each once; got loss,loss"),
+        (("latency",), "unknown objective 'latency'; accepted: loss, top1, params"),
+    ],
+)
+def test_wrong_objectives_are_refused(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InvalidConfigError, match=message):
+        Objectives.of(*names)
