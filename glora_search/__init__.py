@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from glora_search.operations.exporting import export
     from glora_search.operations.launching import launch, resume
     from glora_search.operations.sweeping.driving import sweep
-    from glora_search.study.file import load_study_file
+    from glora_search.study.reading import load_study_file
 
 __all__ = ["compare", "export", "launch", "load_study_file", "resume", "sweep"]
 

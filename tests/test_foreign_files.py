@@ -14,7 +14,7 @@ from tiny_study import study, study_table
 
 from glora_search.stages.sources import make_source
 from glora_search.study.errors import StudyFileError
-from glora_search.study.file import parse_study
+from glora_search.study.reading import parse_study
 from supernet import Preprocessing
 from supernet.data import load_split
 from supernet.errors import DataError

@@ -101,23 +101,102 @@ def test_the_network_knows_nothing_of_the_service() -> None:
     assert not any(name.startswith("glora_search") for name in names)
 
 
+ROOMS: dict[str, set[str]] = {  # each may import those named with it, all of which stand above it
+    "study": set(),
+    "proposing": {"study"},
+    "recording": {"study"},
+    "cluster": {"study", "recording"},
+    "evaluating": {"study", "cluster"},
+    "stages": {"study", "proposing", "recording", "cluster", "evaluating"},
+    "reporting": {"study", "recording"},
+    "bench": {"study", "proposing", "cluster", "evaluating", "stages"},
+    "operations": {
+        *("study", "recording", "cluster", "evaluating", "stages", "reporting", "bench"),
+    },
+    "cli": {"study", "recording", "stages", "operations"},
+}
+"""The rooms of the service, from the lowest to the highest."""
+
+DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the others, anything
+    "proposing": {""},
+    "recording": {"", "storage_url", "urls", "batch_writer", "shielding"},
+    "evaluating": {"", "in_process", "package", "ray_actors", "results"},
+    "reporting": {""},
+    "bench": {"plan", "recipes", "runs", "schedule", "table"},
+    "cli": {"commands"},
+}
+
+
+def room_of(module: str) -> str:
+    """The room of a module of the service; empty for its root."""
+    return module.split(".")[1] if module.startswith("glora_search.") else ""
+
+
+def imports_of(room: str) -> Iterable[tuple[str, str]]:
+    """(module, module of the service that it imports) for all modules of a room."""
+    for module in modules():
+        if room_of(module) == room:
+            for name in imported_by(module):
+                if name in modules() and name.startswith("glora_search."):
+                    yield module, name
+
+
+def test_every_room_is_on_the_map() -> None:
+    """And there are at most ten."""
+    assert {room_of(m) for m in modules() if room_of(m)} == {*ROOMS, "__main__"}
+    assert len(ROOMS) <= 10
+    files = {p.name for p in (ROOT / "glora_search").iterdir() if p.is_file()}
+    assert files == {"__init__.py", "__main__.py", "py.typed"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way_through_doors(room: str) -> None:
+    lower = list(ROOMS)[: list(ROOMS).index(room)]
+    assert ROOMS[room] <= set(lower), "the map itself goes one way"
+    found = list(imports_of(room))
+    assert found or room == "study"
+    for module, imported in found:
+        other = room_of(imported)
+        if other == room:
+            continue
+        assert other in ROOMS[room], f"{module} imports {imported}"
+        part = imported.removeprefix(f"glora_search.{other}").removeprefix(".")
+        assert part in DOORS.get(other, {part}), f"{module} imports {imported}, which is no door"
+
+
+def test_the_network_has_narrow_doors() -> None:
+    """Whoever needs data imports `supernet.data`; whoever needs a method, `supernet.methods`."""
+    for module in modules():
+        for name in imported_by(module):
+            for room in ("supernet.data", "supernet.methods"):
+                if name.startswith(f"{room}.") and name in modules():
+                    assert module.startswith(room), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_there_is_no_circle(package: str) -> None:
+    """Between modules, imports within functions included; a package's own door aside."""
+    mine = [m for m in modules() if m == package or m.startswith(f"{package}.")]
+    edges = {m: {n for n in imported_by(m) if not f"{m}.".startswith(f"{n}.")} for m in mine}
+    while leaves := [m for m, found in edges.items() if not found & edges.keys()]:
+        for leaf in leaves:
+            del edges[leaf]
+    assert not edges, f"modules that import one another: {', '.join(edges)}"
+
+
 @pytest.mark.parametrize(
     ("package", "excluded"),
     [
+        ("study", {*MODELS, "ray", "optuna", "sqlalchemy"}),
         ("proposing", {*MODELS, "ray", "sqlalchemy"}),
         ("recording", {*MODELS, "ray"}),
         ("evaluating", {"optuna", "sqlalchemy"}),
         ("reporting", {*MODELS, "ray"}),
     ],
 )
-def test_parts_of_the_service_stand_alone(package: str, excluded: set[str]) -> None:
-    """Something proposes, something evaluates, something records: each without the others."""
-    names = reach(f"glora_search.{package}")
-    assert not names & excluded
-    parts = {"proposing", "recording", "evaluating"} - {package}
-    if package == "reporting":  # it reads what was recorded
-        parts -= {"recording"}
-    assert not any(name.startswith(f"glora_search.{part}") for name in names for part in parts)
+def test_rooms_do_without_what_others_need(package: str, excluded: set[str]) -> None:
+    """Proposing needs no torch, evaluating no database: directly or not."""
+    assert not reach(f"glora_search.{package}") & excluded
 
 
 def test_the_loop_needs_neither_network_nor_cluster() -> None:

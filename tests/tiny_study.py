@@ -8,8 +8,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from glora_search.study.file import parse_study
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import parse_study
+from glora_search.study.study_file import StudyFile
 from supernet import Architecture
 
 MODEL = "vit_tiny_patch16_224"

@@ -16,7 +16,7 @@ from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
 from glora_search.stages.prepare import Materials, device_of, prepare
 from glora_search.stages.progress import Silent
-from glora_search.study.sections import StudyFile
+from glora_search.study.study_file import StudyFile
 from supernet import Evaluation, Recipe, Split, evaluate_model, train_network
 from supernet.methods import METHODS, sized
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from glora_search.bench.runs import Run, RunResult
-from glora_search.study.sections import StudyFile
+from glora_search.study.study_file import StudyFile
 
 Ready = Callable[[], list[Run]]
 """Runs that can start now, in the order in which they should."""
@@ -79,6 +79,6 @@ def _execute_on_worker(run: Run, study: str) -> RunResult:
     import json
 
     from glora_search.bench.execute import execute
-    from glora_search.study.file import stored_study
+    from glora_search.study.reading import stored_study
 
     return execute(run, stored_study(json.loads(study)))

@@ -13,7 +13,7 @@ from glora_search.cli.watching import study_so_far, sweep_so_far, watched
 
 if TYPE_CHECKING:
     from glora_search.operations.jobs import Submitted
-    from glora_search.study.sections import StudyFile
+    from glora_search.study.study_file import StudyFile
 
 
 @click.command(
@@ -197,7 +197,7 @@ def _study_to_run_here(
 ) -> StudyFile | None:
     """The checked study; None where it was submitted to a cluster instead."""
     from glora_search.operations.jobs import is_job_address, submit
-    from glora_search.study.file import load_study_file
+    from glora_search.study.reading import load_study_file
 
     file = load_study_file(study, _with_address(overrides, address))
     address = address or file.cluster.address

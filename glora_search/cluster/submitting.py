@@ -19,7 +19,7 @@ from glora_search.cluster.jobs import Jobs
 from glora_search.recording.storage_url import ENVIRONMENT
 from glora_search.recording.urls import parse_url
 from glora_search.study.errors import StorageError, StudyFileError
-from glora_search.study.file import apply_overrides, check_overrides, load_study_file
+from glora_search.study.reading import apply_overrides, check_overrides, load_study_file
 
 OF_THE_CLUSTER: Final = "cluster"
 """As --storage: the URL in the environment of the cluster's head."""

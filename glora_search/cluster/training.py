@@ -21,7 +21,7 @@ from glora_search.cluster.training_keeper import Keeper
 from glora_search.cluster.training_run import run_ray_train
 from glora_search.cluster.training_worker import TrainingPackage, read_checkpoint, write_checkpoint
 from glora_search.study.errors import ClusterError
-from glora_search.study.sections import SupernetSection
+from glora_search.study.network_sections import SupernetSection
 from supernet import (
     EpochEnd,
     Supernet,

@@ -19,8 +19,8 @@ import torch
 
 from glora_search.stages.prepare import Materials, device_of, prepare
 from glora_search.stages.progress import Bar, Silent
-from glora_search.study.file import stored_study
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import stored_study
+from glora_search.study.study_file import StudyFile
 from search_spaces import GLoRASearchError, SearchSpace
 from supernet import EpochEnd, Recipe, Supernet, train_supernet
 

@@ -21,8 +21,8 @@ from glora_search.stages.prepare import check_fingerprints, prepare
 from glora_search.stages.progress import Bar, Progress, Silent
 from glora_search.stages.provenance import machine, versions
 from glora_search.study.errors import StudyFileError
-from glora_search.study.file import load_study_file
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import load_study_file
+from glora_search.study.study_file import StudyFile
 from search_spaces import GLoRASearchError
 
 

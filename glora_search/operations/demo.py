@@ -23,8 +23,8 @@ from glora_search.reporting import write_report
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Progress
 from glora_search.study.examples import load_example
-from glora_search.study.file import apply_overrides, parse_study
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import apply_overrides, parse_study
+from glora_search.study.study_file import StudyFile
 from search_spaces import ParamLimits, SubnetConfig
 from supernet import Split, Supernet, evaluate_subnets
 

@@ -32,10 +32,10 @@ from glora_search.stages.training import (
 )
 from glora_search.study.attributes import MISSING_IN_VAL
 from glora_search.study.errors import ArtifactError, StudyExistsError, StudyNotFoundError
-from glora_search.study.file import load_study_file, resumed_study
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import load_study_file, resumed_study
+from glora_search.study.study_file import StudyFile
 from search_spaces import GLoRASearchError
 from supernet import Supernet
 from supernet.data import missing_classes
@@ -76,7 +76,7 @@ def launch(
     """Train (or reuse) the supernet, search it, and export the winner.
 
     Args:
-        study: A study file's path, or what `glora_search.study.file.load_study_file` made of it.
+        study: A study file's path, or what `glora_search.study.reading.load_study_file` made of it.
         storage: Database URL; by default the environment's or a SQLite file in the working
             directory.
         progress: Where to report long steps.

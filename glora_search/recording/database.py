@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from glora_search.recording import public_store
 from glora_search.recording.bench_record import BENCH_SUFFIX, BenchRecord
 from glora_search.recording.connection import Connection
 from glora_search.recording.lease import Holder
+from glora_search.recording.public_store import PublicStore
+from glora_search.recording.public_store import create_study as create_by_public_calls
 from glora_search.recording.store import RESERVED, StudyStore
 from glora_search.recording.study_record import StudyRecord, check_attribute
 from glora_search.recording.sweep_record import (
@@ -225,11 +226,9 @@ class Database:
             mark: _FORMAT,  # the last: what is ours is complete
         }
         if self._fast:
-            from glora_search.recording import table_store
-
-            create = table_store.create_study
+            from glora_search.recording.table_store import create_study as create
         else:
-            create = public_store.create_study
+            create = create_by_public_calls
         create(self._connection, name, objectives=objectives, attributes=stored)
 
     def open_study(self, name: str) -> StudyRecord:
@@ -315,7 +314,7 @@ class Database:
             from glora_search.recording.table_store import TableStore
 
             return TableStore(self._connection, study_id, **study)
-        return public_store.PublicStore(self._connection, **study)
+        return PublicStore(self._connection, **study)
 
     def _not_found(self, name: str, names: list[str]) -> str:
         if not names:

@@ -16,10 +16,10 @@ from glora_search.stages.prepare import Materials, missing_note
 from glora_search.stages.progress import Progress
 from glora_search.stages.provenance import versions
 from glora_search.study.attributes import MISSING_IN_TEST
-from glora_search.study.file import stored_study
 from glora_search.study.finalists import Finalist, from_attributes, winner_of
 from glora_search.study.outcomes import Outcome
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import stored_study
+from glora_search.study.study_file import StudyFile
 from supernet import Precision, Supernet, evaluate_model
 from supernet.data import missing_classes
 from supernet.errors import DataError, ExportError

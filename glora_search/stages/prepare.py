@@ -18,7 +18,8 @@ from glora_search.stages.progress import Progress
 from glora_search.stages.sources import make_source
 from glora_search.stages.trained_once import cached_path, train_once
 from glora_search.study.errors import FingerprintError
-from glora_search.study.sections import PretrainSection, StudyFile
+from glora_search.study.network_sections import PretrainSection
+from glora_search.study.study_file import StudyFile
 from search_spaces import ParamLimits, SearchSpace
 from supernet import (
     DEFAULT_PATTERNS,

@@ -25,7 +25,7 @@ from glora_search.study.finalists import (
 )
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
-from glora_search.study.sections import StudyFile
+from glora_search.study.study_file import StudyFile
 from search_spaces import SubnetConfig
 from supernet import Precision, SubnetEvaluator, Supernet
 from supernet.evaluation import autocast_dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from glora_search.study.sections import DigitsData, FolderData, TimmData, VTABData
+from glora_search.study.data_sections import DigitsData, FolderData, TimmData, VTABData
 from supernet.data import DigitsSource, FolderSource, Source, TimmSource, VTABSource
 
 _SHARED_DATA_KEYS: Final = (

@@ -27,7 +27,7 @@ from glora_search.stages import trained_once as cached_training
 from glora_search.stages import training as supernet_stage
 from glora_search.stages.progress import Bar, Silent
 from glora_search.study.errors import ArtifactError, StudyFileError
-from glora_search.study.file import parse_study
+from glora_search.study.reading import parse_study
 from supernet.export import FILES
 
 

@@ -12,8 +12,9 @@ from tiny_study import study_table, write_study
 from glora_search.proposing import SearchSettings
 from glora_search.study.errors import StudyFileError
 from glora_search.study.examples import example_names, load_example
-from glora_search.study.file import load_study_file, parse_study, stored_study
-from glora_search.study.sections import SearchSection, SupernetSection
+from glora_search.study.network_sections import SupernetSection
+from glora_search.study.reading import load_study_file, parse_study, stored_study
+from glora_search.study.search_section import SearchSection
 from supernet import Recipe
 
 

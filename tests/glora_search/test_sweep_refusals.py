@@ -17,7 +17,7 @@ from glora_search.recording import Database, SweepRecord
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Silent
 from glora_search.study.errors import ClusterError, StudyExistsError, StudyFileError, StudyHeldError
-from glora_search.study.sections import StudyFile
+from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_trial import SweepTrial
 from search_spaces import GLoRASearchError
 

@@ -23,8 +23,8 @@ from glora_search.operations.sweeping.recipes import (
 )
 from glora_search.operations.sweeping.workers import gpus_for
 from glora_search.study.errors import StudyFileError
-from glora_search.study.file import parse_study
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import parse_study
+from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_section import SWEPT, SweepSection
 
 

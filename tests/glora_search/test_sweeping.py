@@ -24,7 +24,7 @@ from glora_search.operations.sweeping.trial import scored_subnets
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Bar, Silent
 from glora_search.stages.training import train_or_load_supernet
-from glora_search.study.file import load_study_file
+from glora_search.study.reading import load_study_file
 from glora_search.study.sweep_trial import SweepTrial
 from supernet import evaluate_subnets
 

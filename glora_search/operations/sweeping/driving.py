@@ -25,8 +25,8 @@ from glora_search.study.errors import (
     StudyFileError,
     StudyNotFoundError,
 )
-from glora_search.study.file import load_study_file
-from glora_search.study.sections import StudyFile
+from glora_search.study.reading import load_study_file
+from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_trial import SweepTrial
 from search_spaces import GLoRASearchError
 from supernet.training import derive_seed
@@ -44,7 +44,7 @@ def sweep(
     included.
 
     Args:
-        study: A study file's path, or what `glora_search.study.file.load_study_file` made of it.
+        study: A study file's path, or what `glora_search.study.reading.load_study_file` made of it.
         storage: As in `glora_search.launch`.
         progress: Where to report long steps.
 

@@ -16,7 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from glora_search.study.sections import StudyFile
+from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_section import SWEPT, FloatRange, IntRange, SweepSection
 
 

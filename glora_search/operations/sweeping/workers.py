@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from glora_search.cluster.connection import WorkerPool, connect, ray
 from glora_search.stages.progress import Progress
-from glora_search.study.sections import StudyFile
+from glora_search.study.study_file import StudyFile
 
 
 @contextmanager

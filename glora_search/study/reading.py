@@ -1,6 +1,6 @@
 """Read a study file strictly: unknown keys and wrong values are errors, all of them at once.
 
-TOML; its sections are in `study_sections`. Relative paths are relative to the working directory and
+TOML, with the sections of `study_file`. Relative paths are relative to the working directory; they
 are made absolute, so that a study can be resumed from anywhere.
 """
 
@@ -20,7 +20,8 @@ from pydantic import BaseModel
 
 from glora_search.study.credentials import holds_password, scrubbed, without_password
 from glora_search.study.errors import StudyFileError
-from glora_search.study.sections import ClusterSection, ExportSection, StudyFile
+from glora_search.study.place_sections import ClusterSection, ExportSection
+from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_section import CHOICES, RANGE, SWEPT
 
 RESUMABLE_KEYS: Final = (

@@ -1,0 +1,89 @@
+"""The sections [study], [cluster] and [export]: a name, machines, and folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from glora_search.study.credentials import ELSEWHERE, holds_password
+from glora_search.study.outcomes import STUDY_NAME
+from glora_search.study.section_types import (
+    AbsolutePath,
+    Count,
+    GPUs,
+    NotNegative,
+    Positive,
+    Section,
+    Seed,
+    absolute,
+)
+
+
+def _checked_name(name: str) -> str:
+    if not STUDY_NAME.fullmatch(name):
+        raise ValueError("1 to 200 letters, digits, '.', '_' and '-', not starting with '.'")
+    return name
+
+
+def _checked_workers(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_count and value != "auto":
+        raise ValueError('accepted: a number from 0 on, or "auto"')
+    return value
+
+
+def _checked_address(address: str) -> str:
+    if "@" in address:
+        raise ValueError("no user and no password goes here; a token goes into RAY_AUTH_TOKEN_PATH")
+    return address
+
+
+def _checked_artifacts(place: str) -> str:
+    if not place:
+        raise ValueError("accepted: a path, or a URL that fsspec knows, such as s3://bucket/folder")
+    if "://" not in place:
+        return str(absolute(Path(place)))
+    if holds_password(place) or "?" in place:
+        raise ValueError(f"no password and no options go into the URL; {ELSEWHERE}")
+    return place.rstrip("/")
+
+
+StudyName = Annotated[str, pydantic.AfterValidator(_checked_name)]
+Workers = Annotated[int | Literal["auto"], pydantic.PlainValidator(_checked_workers)]
+RayAddress = Annotated[str, pydantic.AfterValidator(_checked_address)]
+ArtifactFolder = Annotated[str, pydantic.AfterValidator(_checked_artifacts)]
+
+
+class StudySection(Section):
+    """Who is this study, and where do its files go."""
+
+    name: StudyName
+    seed: Seed = 0
+    directory: AbsolutePath = Field(
+        default_factory=lambda: Path("glora-search-runs").absolute(), validate_default=False
+    )
+
+
+class ClusterSection(Section):
+    """Where candidates are evaluated: on Ray actors, or with workers = 0 in the driver itself; and
+    where what the study makes is kept besides its directory.
+    """
+
+    address: RayAddress | None = None
+    workers: Workers = 2
+    cpus_per_worker: Count = 1
+    gpus_per_worker: GPUs = 0.0
+    max_tries: Count = 3
+    candidate_timeout_s: Positive = 600.0
+    wait_s: NotNegative = 0.0
+    artifacts: ArtifactFolder | None = None
+
+
+class ExportSection(Section):
+    """What is written at the end of a search."""
+
+    directory: AbsolutePath | None = None
+    tolerance: Positive = 1e-3

@@ -1,0 +1,77 @@
+"""The section [search]: how candidates are proposed, scored and recorded.
+
+Defaults of the published method stand in `glora_search.proposing.SearchSettings` as well; a test
+compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ValidationInfo, field_validator
+
+from glora_search.study.section_types import (
+    Count,
+    CountOrZero,
+    Positive,
+    Probability,
+    Section,
+)
+
+
+class SearchSection(Section):
+    """How candidates are proposed, scored and recorded."""
+
+    sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
+    operators: Literal["local", "published"] = "local"
+    mode: Literal["generational", "steady-state"] = "generational"
+    fitness: Literal["loss", "top1"] = "loss"
+    population: Count = 50
+    generations: CountOrZero = 20
+    parents: Count = 10
+    mutations: CountOrZero = 25
+    crossovers: CountOrZero = 25
+    mutation_probability: Probability = 0.2
+    min_params: CountOrZero = 0
+    max_params: CountOrZero | None = None
+    batch_size: Count = 256
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    finalists: CountOrZero = 10
+    max_failures: Count = 10
+    flush_every: Count = 50
+    flush_s: Positive = 5.0
+
+    @field_validator("mode")
+    @classmethod
+    def _steady_evolution(cls, value: str, info: ValidationInfo) -> str:
+        sampler = info.data.get("sampler")
+        if value == "steady-state" and sampler not in (None, "evolution"):
+            raise ValueError(f'"steady-state" needs the sampler "evolution"; got "{sampler}"')
+        return value
+
+    @field_validator("parents")
+    @classmethod
+    def _parents_fit(cls, value: int, info: ValidationInfo) -> int:
+        population = info.data.get("population")
+        if population is not None and value > population:
+            raise ValueError(f"at most the population of {population}; got {value}")
+        return value
+
+    @field_validator("crossovers")
+    @classmethod
+    def _children_fit(cls, value: int, info: ValidationInfo) -> int:
+        population, mutations = info.data.get("population"), info.data.get("mutations")
+        if population is not None and mutations is not None and mutations + value > population:
+            raise ValueError(
+                f"mutations + crossovers must not exceed the population of {population}; "
+                f"got {mutations} + {value}"
+            )
+        return value
+
+    @field_validator("max_params")
+    @classmethod
+    def _limits_ordered(cls, value: int | None, info: ValidationInfo) -> int | None:
+        least = info.data.get("min_params")
+        if value is not None and least is not None and value < least:
+            raise ValueError(f"at least min_params of {least}; got {value}")
+        return value

@@ -1,0 +1,44 @@
+"""A whole study file, resolved: its sections, as pydantic models.
+
+`[study] [backbone] [data] [space] [supernet] [sweep] [search] [cluster] [export]`. Neither torch
+nor Optuna is imported, so the mistakes of a study file are shown at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glora_search.study.data_sections import DataSection
+from glora_search.study.network_sections import BackboneSection, SpaceSection, SupernetSection
+from glora_search.study.place_sections import ClusterSection, ExportSection, StudySection
+from glora_search.study.search_section import SearchSection
+from glora_search.study.section_types import Section
+from glora_search.study.sweep_section import SweepSection
+
+
+class StudyFile(Section):
+    """A whole study file, resolved: every key has its value."""
+
+    study: StudySection
+    backbone: BackboneSection
+    data: DataSection
+    space: SpaceSection
+    supernet: SupernetSection = SupernetSection()
+    sweep: SweepSection = SweepSection()
+    search: SearchSection = SearchSection()
+    cluster: ClusterSection = ClusterSection()
+    export: ExportSection = ExportSection()
+
+    @property
+    def run_directory(self) -> Path:
+        """The folder of this study's files."""
+        return self.study.directory / self.study.name
+
+    @property
+    def export_directory(self) -> Path:
+        """Where the winner is exported at the end of the search."""
+        return self.export.directory or self.run_directory / "export"
+
+    def to_json(self) -> str:
+        """The resolved study, as stored in the database."""
+        return self.model_dump_json()
