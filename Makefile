@@ -33,5 +33,8 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+docs: setup
+	$(BIN)/mkdocs build --quiet --site-dir site
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis site

@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    home = "study.file" if name == "load_study_file" else "operations"
+    home = "study.reading" if name == "load_study_file" else "operations"
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,128 @@
+"""Every example of the README and the docs: Python runs, TOML is read, command lines are parsed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+from tiny_study import study_table, write_study
+
+from glora_search import export, launch, load_study_file
+from glora_search.cli.commands import cli
+from glora_search.study.reading import parse_study
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FENCE = re.compile(
+    r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL
+)
+_COMMAND = re.compile(r"^ {4}(?P<line>glora-search [^#\n]*)", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block, with the remark in the comment above it."""
+
+    page: str
+    number: int
+    kind: str
+    text: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}"
+
+
+def blocks(kind: str) -> list[Block]:
+    """All blocks of a kind, in the order in which they are read."""
+    return [
+        Block(page.name, number, found["kind"], found["text"], found["note"] or "")
+        for page in PAGES
+        for number, found in enumerate(_FENCE.finditer(page.read_text()))
+        if found["kind"] == kind
+    ]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(page, words) of every command line of glora-search."""
+    return [
+        (page.name, shlex.split(found["line"].partition(">")[0])[1:])
+        for page in PAGES
+        for found in _COMMAND.finditer(page.read_text())
+    ]
+
+
+def test_there_are_examples() -> None:
+    assert len(PAGES) >= 12
+    assert len(blocks("python")) >= 6
+    assert len(blocks("toml")) >= 4
+    assert len(commands()) >= 25
+    assert not blocks(""), "every fence says what it holds"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what the examples name: a study file, and the export of a finished study."""
+    folder = tmp_path_factory.mktemp("docs")
+    with contextlib.chdir(folder):
+        finished = load_study_file(write_study(folder))
+        launch(finished, storage="sqlite:///glora-search.db")
+        export("tiny", Path("my-vit"), storage="sqlite:///glora-search.db")
+        write_study(folder, study={"name": "tiny", "directory": str(folder / "examples")})
+        yield folder
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_runs(
+    block: Block, workplace: Path, namespaces: dict[str, dict[str, object]]
+) -> None:
+    """Each in a namespace of its own, but for one that continues the block before it."""
+    variables = namespaces.get(block.page, {}) if block.note == "continues" else {}
+    namespaces[block.page] = variables
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block.text, f"{block.page}, block {block.number}", "exec"), variables)
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> dict[str, dict[str, object]]:
+    """Page to the variables of its last block."""
+    return {}
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_toml_is_a_study_file(block: Block, tmp_path: Path) -> None:
+    """A whole one, or sections that fit into one."""
+    table = tomllib.loads(block.text)
+    if block.note == "sections of a study file":
+        table = {**study_table(tmp_path), **table}
+    parse_study(table, origin=str(block))
+
+
+@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: str(value)[:60])
+def test_command_lines_are_understood(page: str, words: list[str]) -> None:
+    """Verbs, arguments and options exist; nothing is run."""
+    verb, *rest = words
+    with contextlib.suppress(click.exceptions.Exit):  # --help
+        cli.commands[verb].make_context(verb, rest)
+
+
+def test_the_table_of_pages_is_complete() -> None:
+    """Every page is in the README's table and in the navigation."""
+    readme, navigation = (ROOT / "README.md").read_text(), (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"{page.relative_to(ROOT / 'docs')}" in navigation
+        assert page.name == "index.md" or f"(docs/{page.name})" in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
