@@ -266,6 +266,7 @@ def python(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_network_trains_where_the_service_cannot_be_imported() -> None:
     assert python(_TRAIN_WITHOUT_THE_SERVICE) == ["trained and evaluated 10"]
 

@@ -20,6 +20,8 @@ from tiny_study import N_SUBNETS, write_backbone, write_study
 from glora_search.cli.commands import main
 from glora_search.recording import Database
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from tiny_study import N_SUBNETS, write_study
 
@@ -11,6 +12,7 @@ from glora_search.cli.commands import cli
 from glora_search.recording import Database
 
 
+@pytest.mark.slow
 def test_a_steady_study_is_searched_exported_and_says_what_it_is(tmp_path: Path) -> None:
     """`status` and the report tell the mode; the study records that its seed is not enough."""
     file = write_study(tmp_path, search={"mode": "steady-state"})

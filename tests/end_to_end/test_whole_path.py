@@ -17,6 +17,8 @@ from tiny_study import found, study, write_study
 from glora_search.operations.launching import SearchResult, launch, resume
 from glora_search.recording import Database
 
+pytestmark = pytest.mark.slow
+
 # Long enough to be interrupted in the middle of training and in the middle of the search.
 LONG: dict[str, dict[str, Any]] = {
     "supernet": {"epochs": 60},
@@ -38,7 +40,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     return launch_here(tmp_path_factory.mktemp("undisturbed"), **LONG)
 
 
-@pytest.mark.slow
 def test_one_worker_equals_two_workers_equals_none(tmp_path: Path) -> None:
     """The number of workers changes when a search ends, never what it finds."""
     results = {

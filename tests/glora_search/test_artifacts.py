@@ -287,6 +287,7 @@ def same(first: SearchResult, second: SearchResult) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_the_directory_is_lost_after_the_search(
     tmp_path: Path, served: str, undisturbed: SearchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +324,7 @@ def test_the_directory_is_lost_after_the_search(
     assert f"kept      {url}/tiny/export" in told.lines
 
 
+@pytest.mark.slow
 def test_the_directory_is_lost_while_the_supernet_trains(
     tmp_path: Path, undisturbed: SearchResult
 ) -> None:
@@ -364,6 +366,7 @@ def test_checkpoints_are_put_in_a_tenth_of_the_time(
     assert 0.08 * now_s < putting_s < 0.1 * now_s + 7
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_made_again(tmp_path: Path, undisturbed: SearchResult) -> None:
     """A supernet that was cut short on its way is not taken."""
     place = tmp_path / "kept"
@@ -376,6 +379,7 @@ def test_a_damaged_artifact_is_made_again(tmp_path: Path, undisturbed: SearchRes
     assert supernet.stat().st_size == size
 
 
+@pytest.mark.slow
 def test_a_place_that_goes_away_is_an_error_at_the_end_alone(
     tmp_path: Path, undisturbed: SearchResult, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -404,6 +408,7 @@ def test_a_place_that_goes_away_is_an_error_at_the_end_alone(
     assert len(names_in(elsewhere)) == 5
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_told_before_anything_slow(tmp_path: Path, served: str) -> None:
     with pytest.raises(ArtifactError, match="Protocol not known"):
         launch_at(tmp_path, "sss://bucket")

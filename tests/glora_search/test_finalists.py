@@ -150,6 +150,7 @@ def finalists_of(folder: Path) -> list[Finalist]:
         return from_attributes(database.open_study("tiny").attributes)
 
 
+@pytest.mark.slow
 def test_the_best_of_a_search_in_bf16_are_scored_in_float32(
     in_bf16: tuple[Path, SearchResult],
 ) -> None:
@@ -209,6 +210,7 @@ def test_every_command_names_the_same_winner(
     assert list_studies(storage(folder)).studies[0].best == first.loss
 
 
+@pytest.mark.slow
 def test_another_trial_keeps_the_numbers_of_the_search(
     in_bf16: tuple[Path, SearchResult], tmp_path: Path
 ) -> None:
@@ -221,6 +223,7 @@ def test_another_trial_keeps_the_numbers_of_the_search(
     assert exported.val_in_search is None
 
 
+@pytest.mark.slow
 def test_a_search_in_float32_is_as_it_was(tmp_path: Path) -> None:
     """No second scoring, and the best of the search wins."""
     result = launched(tmp_path)
@@ -232,6 +235,7 @@ def test_a_search_in_float32_is_as_it_was(tmp_path: Path) -> None:
     assert result.export.val_in_search is None
 
 
+@pytest.mark.slow
 def test_none_are_scored_where_none_are_asked_for(tmp_path: Path) -> None:
     result = launched(tmp_path, search={"precision": "bf16", "finalists": 0})
     assert finalists_of(tmp_path) == []
@@ -239,6 +243,7 @@ def test_none_are_scored_where_none_are_asked_for(tmp_path: Path) -> None:
     assert result.export.val.precision == "bf16"
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_end_of_the_scoring_is_made_up_for(
     tmp_path: Path, in_bf16: tuple[Path, SearchResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:

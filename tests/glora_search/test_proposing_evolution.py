@@ -132,6 +132,7 @@ def test_the_function_and_the_proposer_agree():
     assert propose_generation(SPACE, search, 5, 2, shuffled) == proposer.propose(2, history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operators", ["local", "published"])
 def test_evolution_beats_random_search_at_equal_budget(operators):
     """420 evaluations each, five landscapes with interactions; better on every one of them."""

@@ -141,6 +141,7 @@ def test_blocks_are_cut_in_their_natural_order():
     assert all(child in heads_and_tails for child in children)
 
 
+@pytest.mark.slow
 def test_a_second_sampler_goes_on_where_the_first_stopped(tmp_path):
     """State lives in storage: 7 trials here, 5 in another process, as 12 in one go."""
     url = f"sqlite:///{tmp_path / 'studies.db'}"

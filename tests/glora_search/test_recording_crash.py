@@ -46,6 +46,7 @@ def statements_of_a_flush(record: StudyRecord) -> list[str]:
     return statements
 
 
+@pytest.mark.slow
 def test_a_flush_that_is_killed_after_any_of_its_statements_leaves_nothing(
     database: Database, module_database_url: str
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_flush_that_is_killed_after_any_of_its_statements_leaves_nothing(
         assert record.history() == batch(0, _SIZE) + batch(1, _SIZE)
 
 
+@pytest.mark.slow
 def test_flushing_in_a_loop_and_killed_leaves_whole_batches(
     database: Database, module_database_url: str
 ) -> None:
@@ -99,6 +101,7 @@ def test_flushing_in_a_loop_and_killed_leaves_whole_batches(
         acknowledged = generations - 1
 
 
+@pytest.mark.slow
 def test_studies_that_share_a_database_are_driven_at_the_same_time(
     database: Database, module_database_url: str
 ) -> None:
@@ -118,6 +121,7 @@ def test_studies_that_share_a_database_are_driven_at_the_same_time(
         assert history == [o for g in range(len(history) // 5) for o in batch(g, 5)]
 
 
+@pytest.mark.slow
 def test_processes_that_create_a_database_at_the_same_moment_all_get_it(database_url: str) -> None:
     """Two launches on a new server; Optuna's own creation of tables trips over itself."""
     arguments = (open_database, database_url)

@@ -72,6 +72,7 @@ def eventually(met: Callable[[], bool]) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_living_holder_refuses_others_and_is_named(
     record: StudyRecord, module_database_url: str
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_living_holder_refuses_others_and_is_named(
         assert record.flush(batch(0, 3)) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_holder_is_taken_over_at_once(
     record: StudyRecord, module_database_url: str
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_killed_holder_is_taken_over_at_once(
     assert record.history() == batch(0, 4)
 
 
+@pytest.mark.slow
 def test_a_sleeping_holder_loses_the_lease_and_may_not_write(
     record: StudyRecord, module_database_url: str
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_sleeping_holder_loses_the_lease_and_may_not_write(
     assert record.history() == batch(0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ["tables"], indirect=True)  # best effort with public calls
 def test_of_processes_that_race_one_wins(record: StudyRecord, module_database_url: str) -> None:
     others = [child(hold, module_database_url, record.name, LONG_S) for _ in range(4)]

@@ -184,6 +184,7 @@ def test_layers_that_are_named_as_in_swin_and_fitness_top1(tmp_path: Path) -> No
     assert "depth: block (layers.N, layers.N.blocks.N)" in "".join(page.scripts)
 
 
+@pytest.mark.slow
 def test_five_thousand_outcomes_are_all_in_the_page(tmp_path: Path) -> None:
     found = outcomes(5000, space=ONE_LAYER, per_generation=50)
     with recorded(tmp_path, found, space=ONE_LAYER) as record:

@@ -109,6 +109,7 @@ def test_arrival_order_does_not_matter(tmp_path, shuffle: int, undisturbed: list
     assert drive(url, Table(shuffle=shuffle)) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 7, 13])
 def test_interrupted_again_and_again_it_finds_the_same(
     tmp_path, step: int, undisturbed: list[Outcome]
@@ -145,6 +146,7 @@ def drive_slowly(pipe: Connection, url: str, seed: int) -> None:
     pipe.send("done")
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_finds_the_same(
     database_url: str, undisturbed: list[Outcome]
 ) -> None:
@@ -267,6 +269,7 @@ def test_a_study_of_another_seed_is_refused(tmp_path) -> None:
         drive(url, Table(), seed=2)
 
 
+@pytest.mark.slow
 def test_every_offspring_is_ranked(tmp_path, undisturbed: list[Outcome]) -> None:
     """The winner may come from the last generation: the published loop never ranks it."""
     bests = []

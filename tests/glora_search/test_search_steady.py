@@ -103,6 +103,7 @@ def test_a_child_has_parents_that_arrived_before_it_was_made(database_url: str) 
         assert all(position[parent] < mine for parent in outcome.candidate.parents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 13])
 def test_interrupted_again_and_again_nothing_is_lost_or_recorded_twice(tmp_path, step: int) -> None:
     """What had arrived stays; what was under way makes room for other candidates."""

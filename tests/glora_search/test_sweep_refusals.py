@@ -94,6 +94,7 @@ def test_a_sweep_that_is_over(tmp_path: Path, url: str) -> None:
         sweep(other, storage=url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -97,6 +97,7 @@ def by_hand(size: int) -> tuple[dict[str, Tensor], list[float]]:
     return train_by_hand(supernet_of(drop_path=0.3), digits()[0], RECIPE, seed=0, size=size)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_that_averages_by_hand(both: Callable[..., list[Any]]) -> None:
     """Two paths a step: a subnet, images and drop path of its own for each, gradients averaged."""
     (first, ends, _), (second, others, _) = both(train)
@@ -121,6 +122,7 @@ def test_a_team_of_one_trains_alone() -> None:
     assert [end.loss for end in ends] == pytest.approx(losses)
 
 
+@pytest.mark.slow
 def test_a_team_goes_on_from_its_checkpoint(both: Callable[..., list[Any]], tmp_path: Path) -> None:
     """It is written once and read by all; and no other team may go on from it."""
     path = tmp_path / "unfinished.safetensors"
@@ -135,6 +137,7 @@ def test_a_team_goes_on_from_its_checkpoint(both: Callable[..., list[Any]], tmp_
     assert "processes: 2 there, 1 here" in error
 
 
+@pytest.mark.slow
 def test_processes_that_found_different_checkpoints_do_not_start(
     both: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
@@ -145,6 +148,7 @@ def test_processes_that_found_different_checkpoints_do_not_start(
     assert all("different checkpoints" in error for error in errors)
 
 
+@pytest.mark.slow
 def test_all_stop_where_one_diverges(both: Callable[..., list[Any]]) -> None:
     """The others would wait for it for ever."""
     wild = dataclasses.replace(RECIPE, lr=1e38, warmup_epochs=2)

@@ -173,6 +173,7 @@ def test_a_split_over_read_only_arrays_copies_nothing_and_warns_of_nothing() -> 
     assert torch.equal(split.gather(torch.arange(5))[0], expected)
 
 
+@pytest.mark.slow
 def test_a_split_keeps_its_arrays_alive_as_long_as_itself() -> None:
     images, labels = arrays()
     memory = weakref.ref(images)

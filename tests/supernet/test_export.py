@@ -195,6 +195,7 @@ def elsewhere(
     return found, {name: torch.from_numpy(logits[name]) for name in logits.files}
 
 
+@pytest.mark.slow
 @each
 def test_timm_alone_loads_it_and_computes_the_same(
     name: str, exports: dict[str, Exported], elsewhere: tuple[Any, dict[str, Tensor]]
@@ -212,6 +213,7 @@ def test_timm_alone_loads_it_and_computes_the_same(
     assert all(m.startswith(("timm.", "torch.")) for m in elsewhere[0][name]["modules"])
 
 
+@pytest.mark.slow
 @each
 def test_the_config_carries_preprocessing_and_classes(
     name: str, exports: dict[str, Exported], elsewhere: tuple[dict[str, Any], Any]
@@ -224,6 +226,7 @@ def test_the_config_carries_preprocessing_and_classes(
     assert found["label_names"] == list(CLASS_NAMES)
 
 
+@pytest.mark.slow
 def test_the_digits_stay_small_and_grey(elsewhere: tuple[dict[str, Any], Any]) -> None:
     """Timm's configuration of this architecture says 3 channels of 224 pixels."""
     data = elsewhere[0]["digits"]["data"]

@@ -52,6 +52,7 @@ def color_images(n: int = 20) -> TensorSplit:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("batch_size", [50, 16])
 @pytest.mark.parametrize("room", [None, 0, 1, 2, 3])

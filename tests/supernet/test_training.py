@@ -80,6 +80,7 @@ def stopping_after(epoch: int) -> Callable[[EpochEnd], None]:
 # Resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(1,), (4,), (2, 3), (5,)])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     stops: tuple[int, ...], tmp_path: Path
@@ -302,6 +303,7 @@ def test_an_epoch_sees_every_image_once_in_an_order_of_its_own() -> None:
     assert orders[0] != orders[2]
 
 
+@pytest.mark.slow
 def test_training_learns() -> None:
     """Real digits on a random backbone: the loss falls well below that of guessing."""
     losses: list[float] = []
@@ -338,6 +340,7 @@ def test_a_backbone_trains_all_its_weights() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_mixed_precision_keeps_the_weights_in_float32(precision: Any) -> None:
     """Autocast changes how products are computed, not what is stored."""
