@@ -6,10 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 # Set before any process of the tests imports torch: small networks are fastest on one thread, sums
 # are added up in one order, and other tests need the cores as well.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A test must not fail because the machine is busy.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")
