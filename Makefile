@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint types setup clean
+.PHONY: demo test test-fast lint types docs setup clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt

@@ -319,9 +319,9 @@ def test_the_directory_is_lost_after_the_search(
     exported = export("tiny", tmp_path / "mine", storage=storage(tmp_path))
     assert (exported.directory / "model.safetensors").read_bytes() == weights
 
-    told = study_output(study_status("tiny", storage(tmp_path)))
-    assert told.to_json()["supernet"] == f"{url}/{supernet}"
-    assert f"kept      {url}/tiny/export" in told.lines
+    status = study_status("tiny", storage(tmp_path))
+    assert status.supernet == f"{url}/{supernet}"
+    assert f"kept      {url}/tiny/export" in study_output(status).lines
 
 
 @pytest.mark.slow
