@@ -19,6 +19,8 @@ from glora_search import export, launch, load_study_file
 from glora_search.cli.commands import cli
 from glora_search.study.reading import parse_study
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(

@@ -21,6 +21,8 @@ from glora_search.study.errors import ReportError
 from glora_search.study.objectives import BY_TOP1
 from search_spaces import GLoRASearchError
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ["history", "trade_off", "winner", "overall", "low_rank", "by_depth"]
 
 ATTRIBUTES = {
