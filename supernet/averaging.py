@@ -37,7 +37,7 @@ class Team:
 
     @property
     def alone(self) -> bool:
-        """Whether there is nobody to average with."""
+        """Whether this process trains alone."""
         return self.size == 1
 
     def path(self, step: int) -> int:

@@ -65,7 +65,7 @@ class Supernet(AdaptedNetwork):
         return self._active
 
     def set_active_subnet(self, subnet: SubnetConfig | None) -> None:
-        """Choose what `forward` computes.
+        """Set what `forward` computes.
 
         Raises:
             InvalidConfigError: `subnet` does not belong to the space; the active one is kept.

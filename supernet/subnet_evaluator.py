@@ -1,4 +1,4 @@
-"""Subnets, one after the other: each is merged into one plain network, which is then evaluated."""
+"""Evaluate subnets one after the other: each is merged into one plain network, which then runs."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnd:
-    """What training tells after each epoch: epochs done, of how many, the epoch's mean loss, its
-    lr.
+    """The state after an epoch: epochs done, of how many, the epoch's mean loss, its learning
+    rate.
     """
 
     epoch: int

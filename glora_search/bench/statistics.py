@@ -125,7 +125,8 @@ def variance_parts(
 
     One-way random effects (split) with replication (seed): the mean square within splits is the
     seed's variance, that between splits adds k times the split's. Test sampling is binomial, and is
-    part of what differs between splits only if each draws its own test images; it is told apart.
+    part of the difference between splits only if each draws its own test images; it is reported
+    apart.
 
     Args:
         figures: Task to top-1 by split and seed; each split has the same number of seeds, at least

@@ -63,7 +63,7 @@ class Interruptible:
             yield _CheckedBar(self, inner)
 
     def note(self, text: str) -> None:
-        """Passed on."""
+        """One line that stays."""
         self._progress.note(text)
 
 

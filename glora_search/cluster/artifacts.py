@@ -1,4 +1,4 @@
-"""Artifacts: what a study makes is also kept in a folder that other machines reach.
+"""Artifacts: a second copy of what a study makes, in a folder that other machines reach.
 
 Local files below `study.directory` are what a study works with. Where `cluster.artifacts` names a
 folder, of any file system that fsspec knows, finished supernets, checkpoints of their training and
@@ -40,8 +40,8 @@ class Artifacts:
     them hours may pass, which few servers wait.
 
     Args:
-        url: A path, or a URL of fsspec's without a password; None where nothing is kept.
-        read_only: Whether to fetch alone, and put nothing there.
+        url: A path, or an fsspec URL without a password; None keeps no copy.
+        read_only: Whether to only fetch files, and never put any.
 
     Raises:
         ArtifactError: There is a password in the URL. Every method: the file system is not known
@@ -105,7 +105,7 @@ class Artifacts:
             self.put(file, name)
 
     def try_to_put(self, file: Path, name: str, *, anew: bool = False) -> None:
-        """Likewise, or with `anew` in any case; where it cannot be done, that is only logged."""
+        """As `put_missing`, or with `anew` as `put`; a failure is only logged."""
         try:
             (self.put if anew else self.put_missing)(file, name)
         except ArtifactError as error:
@@ -133,7 +133,7 @@ class Artifacts:
         return True
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; where that cannot be done, that is only logged."""
+        """Remove a file if it is there; a failure is only logged."""
         if self.url is None or self.read_only:
             return
         try:

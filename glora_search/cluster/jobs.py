@@ -92,7 +92,7 @@ class Jobs:
         address: Of the dashboard: `http://HOST:8265`.
 
     Raises:
-        ClusterError: Nobody answers there, or does not let us in.
+        ClusterError: Nothing answers there, or it refuses the token.
     """
 
     def __init__(self, address: str) -> None:

@@ -23,7 +23,7 @@ def check_reachable(address: str) -> None:
     """Make ready to connect to an address of Ray's.
 
     Raises:
-        ClusterError: It is none, nobody listens there, or who listens asks for a token.
+        ClusterError: It is no address, nothing listens there, or Ray asks for a token.
     """
     given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     if "@" in given:  # not repeated: it may be a password
@@ -52,7 +52,7 @@ def check_reachable(address: str) -> None:
 
 
 def check_answers(host: str, port: int, address: str) -> None:
-    """Raise ClusterError, naming `address`, unless somebody listens on that port."""
+    """Raise ClusterError, naming `address`, unless that port accepts connections."""
     try:
         socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
     except OSError as error:
@@ -105,6 +105,6 @@ def _asks_for_token(host: str, port: int, address: str) -> bool:
     with grpc.insecure_channel(f"{host}:{port}") as channel:
         try:
             channel.unary_unary(f"/ray.rpc.{question}")(b"", timeout=_CONNECT_TIMEOUT_S)
-        except grpc.RpcError as error:  # another one is told when Ray connects
+        except grpc.RpcError as error:  # other errors are raised when Ray connects
             return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
     return False

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray  # by way of ray_cluster, which makes its settings before
+import ray  # by way of `cluster.connection`, which makes its settings before
 
 _ROUNDING = 1e-6  # amounts of Ray are sums of decimal fractions
 

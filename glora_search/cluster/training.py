@@ -9,7 +9,6 @@ to be shared by the nodes, and a driver that was killed goes on from its own fil
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,8 +27,6 @@ from supernet import (
 )
 from supernet.checkpoints import load_checkpoint
 from supernet.training_checkpoints import trained_state
-
-_log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.2
 

@@ -30,4 +30,4 @@ class InProcessEvaluator:
                 yield result.outcome(run[result.position], self._worker)
 
     def close(self) -> None:
-        """Nothing to give back but memory, which goes with this object."""
+        """Do nothing: the memory goes with this object."""

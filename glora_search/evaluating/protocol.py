@@ -24,11 +24,12 @@ class Evaluator(Protocol):
 
         A sequence is a batch: all of it waits for workers from the start, and neighbours in it may
         be evaluated together. Any other iterable is a supply, for a search that makes a candidate
-        when somebody can evaluate it: it is drawn from in the caller's thread, only when a worker
-        has room, and after the outcomes that have arrived were yielded. Its end is its last word.
+        when a worker is free: it is drawn from in the caller's thread, only when a worker has room,
+        and after the outcomes that have arrived were yielded. Once it has ended, it is not asked
+        again.
 
-        A candidate whose evaluation raises, gives a loss that is not finite, or ends its worker
-        time and again, has an outcome that says so; the others are evaluated all the same. Whoever
+        A candidate whose evaluation raises, gives a loss that is not finite, or repeatedly ends its
+        worker, has an outcome that says so; the others are evaluated all the same. A caller that
         stops iterating early loses only what has not been yielded.
 
         Raises:

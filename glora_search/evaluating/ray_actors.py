@@ -34,13 +34,13 @@ _RUN_NUMBERS: Final = itertools.count()  # of all evaluators: they may share wor
 
 
 class WorkerDiedError(ClusterError):
-    """A candidate ended its worker time and again."""
+    """A candidate ended its worker `max_tries` times."""
 
 
 class RayWorkers:
     """A connection to Ray with actors that are coming up; `evaluator` gives them work.
 
-    Made before the supernet trains: too small a cluster is told at once.
+    Made before the supernet trains, so that a cluster that is too small is an error at once.
 
     Args:
         address: None starts a Ray of just the size that is needed on this machine, and ends it on
@@ -113,7 +113,7 @@ class RayEvaluator:
         batch = Batch(genomes, max_tries=self._pool.max_tries, pace_s=self._pace_s)
         try:
             while True:
-                self._feed(batch, genomes)  # first of all, so that nobody waits for the caller
+                self._feed(batch, genomes)  # first, so that no worker waits for the caller
                 yield from arrived
                 spent_s += sum(outcome.eval_s for outcome in arrived)
                 if batch.done:
@@ -177,7 +177,7 @@ class RayEvaluator:
             return failure(0, error, eval_s=0.0).outcome(candidate, worker_name())
 
     def _feed(self, batch: Batch, genomes: dict[int, Genome]) -> None:
-        """Give work to every worker that has room for it; where more may come, keep a share."""
+        """Give a run to every worker that has room; keep a share for workers that may come."""
         workers = self._crew.size
         for seat in self._crew.seats:
             if not seat.has_room:
@@ -199,8 +199,8 @@ class RayEvaluator:
             seat.flights.append(Flight(number, stream, run, set(run), alone))
 
     def _hear(self, seat: Seat, batch: Batch) -> list[tuple[Result, str]]:
-        """What a seat that is ready has to tell: results with positions in the batch, and who
-        found them.
+        """Read the message of a seat that is ready: results with positions in the batch, and the
+        worker's name.
         """
         if seat.worker is None:
             self._crew.start(seat)

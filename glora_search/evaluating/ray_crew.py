@@ -1,4 +1,4 @@
-"""The workers of an evaluator: who comes up, who has something to tell, and who is replaced."""
+"""The workers of an evaluator: they start, send messages, hang or die, and are replaced."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Crew:
             self._check_patience()
             return []
         ready, others = ray.wait(list(awaited), num_returns=1, timeout=_TICK_S)
-        if ready and others:  # whoever else is ready by now
+        if ready and others:  # all others that are ready by now
             more, others = ray.wait(others, num_returns=len(others), timeout=0)
             ready += more
         if not ready:
@@ -59,7 +59,7 @@ class Crew:
         ]
 
     def _grow(self) -> None:
-        """Give a seat to every worker that the cluster has room for, where their number is open."""
+        """With an open number of workers, add a seat for each that the cluster has room for."""
         now = time.monotonic()
         if not self._pool.elastic or now < self._looked_for_room + _TICK_S:
             return
@@ -85,14 +85,14 @@ class Crew:
             )
 
     def _has_hung(self, seat: Seat) -> bool:
-        """Whether a seat that has nothing to tell should have had something by now."""
+        """Whether a seat has sent no message for longer than a candidate may take."""
         limit_s = self._pool.candidate_timeout_s
         if limit_s is not None and seat.flights:
             seat.hung = time.monotonic() > seat.heard + limit_s
         return seat.hung
 
     def start(self, seat: Seat) -> None:
-        """Put a worker to use; what keeps a supernet from loading is no candidate's fault."""
+        """Note that a worker has loaded the supernet; a failed load is no candidate's fault."""
         try:
             seat.worker = ray.get(seat.loading)
             self.last_up = time.monotonic()
@@ -122,8 +122,8 @@ class Crew:
         self._actors.append(seat.actor)
 
     def cancel(self) -> None:
-        """Whoever stopped early does not want the rest. The evaluation that a worker has begun it
-        ends, so the run stays in its seat.
+        """Drop the candidates without a result. A worker finishes the evaluation that it has begun,
+        so the run stays in its seat.
         """
         for seat in self.seats:
             if any(flight.left for flight in seat.flights):

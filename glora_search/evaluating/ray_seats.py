@@ -1,4 +1,4 @@
-"""What the driver knows of its workers: who sits where, and which runs are under way there."""
+"""What the driver knows of a worker: its actor, and the runs that it has been given."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Flight:
         number: Counted over all runs.
         stream: Of lists of results.
         run: Positions in the batch, by their positions in the run.
-        left: Those without a result; emptied where nobody wants them any more.
+        left: Those without a result; emptied when their results are no longer wanted.
         alone: Whether nothing else may be under way on the same actor.
     """
 
@@ -48,7 +48,7 @@ class Flight:
         return accepted
 
     def last_words(self) -> list[Result]:
-        """What a dead actor reported and nobody has read yet."""
+        """Results that a dead actor had sent and that have not been read yet."""
         results: list[Result] = []
         while True:
             try:
@@ -61,16 +61,15 @@ class Flight:
 
 @dataclass(eq=False)
 class Seat:
-    """A place among the workers; it is filled again when its actor dies.
+    """The place of one worker; it gets a new actor when its actor dies.
 
     Args:
         actor: Who has it now.
         loading: The worker's name, once it has loaded the package.
         worker: That name, or None until then.
         flights: Its runs, in the order in which it evaluates them: one, and one that waits for it.
-        heard: When it last told something or got something to do after it had nothing; seconds of
-            a clock.
-        hung: Whether it has told nothing for longer than a candidate may take.
+        heard: When it last sent a message, or got a run while it was idle; seconds of a clock.
+        hung: Whether it has sent no message for longer than a candidate may take.
     """
 
     actor: Any
@@ -82,7 +81,7 @@ class Seat:
 
     @property
     def awaited(self) -> Any:
-        """What the seat will tell next; None where it has nothing to do."""
+        """The reference to its next message; None while it is idle."""
         if self.worker is None:
             return self.loading
         return self.flights[0].stream.awaited if self.flights else None

@@ -19,7 +19,7 @@ class Stream(Protocol):
 
     @property
     def awaited(self) -> Any:
-        """What `ray.wait` takes to tell that the next report, or the end, is there."""
+        """The reference on which `ray.wait` waits for the next report, or for the end."""
         ...
 
     def __next__(self) -> Any:

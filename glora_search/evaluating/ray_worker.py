@@ -1,4 +1,4 @@
-"""What runs in an actor: it keeps backbone, adapters and data, and gets one run after the other.
+"""The actor of a worker: it holds backbone, adapters and data, and evaluates one run at a time.
 
 The module imports no torch by itself: a package that needs it brings it along.
 """
@@ -48,9 +48,8 @@ class Worker:
         self._unwanted = number
 
     def evaluate(self, number: int, genomes: Sequence[Genome]) -> Iterator[list[Result]]:
-        """The results of run `number`: whatever has come since the last report, as soon as that is
-        50 ms ago. So a slow evaluation is reported by itself and at once, fast ones share a
-        message.
+        """Yield the results of run `number`, at most one message every 50 ms. A slow evaluation is
+        reported at once; fast ones share a message.
         """
         if self._scorer is None or self._space is None:
             raise RuntimeError("the worker could not load the supernet")

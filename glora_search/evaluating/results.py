@@ -1,4 +1,4 @@
-"""What became of the subnets of a run, in the form in which it travels."""
+"""The results of a run, as workers send them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search_spaces import SubnetConfig
 
 
 class Result(NamedTuple):
-    """The result of one subnet of a run. Its candidate stays with whoever asked.
+    """The result of one subnet of a run. Its candidate stays with the driver.
 
     Args:
         position: In the run.
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
 
 def score_run(scorer: SubnetScorer, subnets: Sequence[SubnetConfig]) -> Iterator[Result]:
-    """The results of a run as they come; what an evaluation raises becomes part of its result.
+    """Yield the results of a run one by one; an exception becomes part of its result.
 
     Raises:
         RuntimeError: The scorer left subnets out.

@@ -65,7 +65,7 @@ class Batch:
         return [self._waiting.popleft() for _ in range(length)]
 
     def give_back(self, run: Iterable[int]) -> None:
-        """Take back a run that nobody has begun."""
+        """Take back a run that no worker has begun."""
         self._waiting.extendleft(reversed(list(run)))
 
     def blame(self, under_way: Sequence[Sequence[int]]) -> int | None:

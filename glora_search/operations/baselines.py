@@ -36,11 +36,11 @@ _State = dict[str, np.ndarray[Any, Any]]
 class BackgroundBaselines:
     """The baselines of a study, training in a process of their own until `finish`.
 
-    Used as a context: the process is ended with it. Its weights come back, and whoever has them
+    Used as a context: the process ends with it. Its weights come back, and the caller
     evaluates them, so that this process has no need of the test split.
 
     Args:
-        file: The study. Its backbone must be at hand: two processes would train it twice.
+        file: The study. Its backbone must have been trained: else two processes would train it.
     """
 
     def __init__(self, file: StudyFile) -> None:

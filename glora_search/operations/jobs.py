@@ -63,7 +63,7 @@ def submit(
     Raises:
         StudyFileError: The study file is wrong, or a path in it means nothing on the cluster.
         StorageError: The job could not reach the database, or must not be told its URL.
-        ClusterError: Nobody answers at the address, or refuses.
+        ClusterError: Nothing answers at the address, or it refuses.
     """
     submission = launch_submission(study, overrides, storage, check_paths=check_paths, verb=verb)
     return _send(submission, address)

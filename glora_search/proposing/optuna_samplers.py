@@ -43,7 +43,7 @@ class OptunaProposer:
     """A `Proposer` that asks the Optuna sampler which the settings name.
 
     Generation 0 is the same random population that the evolution starts from. Suggestions above the
-    limits are told as pruned, which TPE learns from, duplicates as failed; once the asks of a
+    limits are reported as pruned, which TPE learns from, duplicates as failed; once the asks of a
     generation are spent, random subnets within the limits fill it up.
     """
 
@@ -125,7 +125,7 @@ class OptunaProposer:
 
 
 class _GenerationalNSGAII(NSGAIISampler):
-    """NSGA-II that is told the generation.
+    """NSGA-II that gets the generation as an argument.
 
     Optuna counts completed trials to find it, and so would breed from the wrong population after a
     generation with failures.

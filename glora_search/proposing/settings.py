@@ -27,7 +27,7 @@ class SearchSettings:
             `mutation_probability`.
         mode: `generational`: a generation is made of the outcomes of all generations before it,
             and waits for them. `steady-state`: a child is made as soon as a worker is free, of the
-            outcomes that have arrived; nobody waits, and two runs of one seed differ. For the
+            outcomes that have arrived. No worker waits, and two runs of one seed differ. For the
             evolution only.
         objectives: What is optimised on the validation split.
         population: Subnets a generation.

@@ -1,6 +1,6 @@
-"""Steady-state evolution: a child whenever somebody can evaluate it, of what has arrived by then.
+"""Steady-state evolution: a child is made when a worker is free, from the outcomes so far.
 
-A generation waits for its slowest evaluation; here nobody waits. (mu + lambda) with lambda 1 and
+A generation waits for its slowest evaluation; here no worker waits. (mu + lambda) with lambda 1 and
 many children under way: the parents of a child are the best of all outcomes at the moment when it
 is made, and its operator is the one that its place would have in a generation.
 

@@ -130,7 +130,7 @@ class Connection:
         return float(connection.exec_driver_sql(clock).scalar_one())
 
     def _probe(self, *, create: bool) -> None:
-        """Connect once: what is no database, or not ours, is told before anything is made."""
+        """Connect once, so that a wrong database is an error before anything is created."""
         engine = self._engine()
         try:
             with self.errors():

@@ -36,7 +36,7 @@ class Patience:
 
     The time counts from the first failure since the last success, whoever has it: of two writes
     that follow one another while the database is away, the second does not wait as long again. A
-    signal that `shielded` holds back ends the waiting: somebody wants to leave.
+    signal that `shielded` holds back ends the waiting.
 
     Args:
         limit_s: Seconds after the first failure within which an attempt may begin.

@@ -20,7 +20,7 @@ RESERVED: Final = "glora_search:"
 
 LEASE_KEY: Final = f"{RESERVED}lease"
 FREE: Final = "null"
-"""The text of the lease row while nobody holds the study."""
+"""The text of the lease row while no process holds the study."""
 
 
 @dataclass(frozen=True, kw_only=True)

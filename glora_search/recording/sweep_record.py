@@ -121,7 +121,7 @@ class SweepRecord:
         return [trial for trial in trials if _ID in trial.user_attrs]
 
     def summary(self) -> SweepSummary:
-        """All that there is to tell."""
+        """The trials, the attributes and the holder of the lease."""
         holder = self.study.holder
         return SweepSummary(
             name=self.name,

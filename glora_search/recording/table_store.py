@@ -101,7 +101,7 @@ class TableStore:
         self._name = name
         self._objectives = objectives
         self._genomes = GenomeRows(space, is_sqlite=connection.is_sqlite)
-        # Under one lease nobody else writes, so what was recorded is read once.
+        # Under one lease no other process writes, so recorded places are read once.
         self._known: tuple[str, dict[Place, str]] | None = None
         self._appending = threading.Lock()
 
@@ -207,7 +207,7 @@ class TableStore:
         return _STUDY_ATTRIBUTES.insert().values(study_id=self._study_id, key=key, value_json=text)
 
     def _lock_study(self, c: sa.Connection) -> None:
-        """Keep out whoever else adds trials: Optuna takes the same lock to number them."""
+        """Keep out other writers of trials: Optuna takes the same lock to number them."""
         row = sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == self._study_id)
         if c.scalar(row.with_for_update()) is None:
             raise StorageError(

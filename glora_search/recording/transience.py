@@ -1,6 +1,6 @@
 """Which errors of a database pass by themselves: it restarts, is out of reach, or is locked.
 
-All others (a wrong password, a missing table, a full disk) stay until somebody does something.
+All others (a wrong password, a missing table, a full disk) stay until a person acts.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Silent:
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:
-        """A bar that nobody sees."""
+        """A bar that shows nothing."""
         yield self
 
     def update(self, done: int, note: str = "", *, total: int | None = None) -> None:

@@ -1,5 +1,5 @@
-"""What results depend on besides the study: versions and machine, noted with every study and
-export.
+"""Versions and machine, which are stored with every study and export because results depend on
+them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The loops that join who proposes, who evaluates and who records. They hold no state of their own.
+"""The loops that join proposer, evaluator and recorder. They hold no state of their own.
 
-Two of them: generation by generation, and steady, where each candidate is made when somebody can
-evaluate it.
+There are two: one goes generation by generation; the steady one makes each candidate when a worker
+is free.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def run_search(
     """Evaluate all generations that the database does not hold yet.
 
     Generation g is proposed from the outcomes of the generations before it, so a study that was
-    stopped anywhere goes on as if it had not been: what is recorded is not evaluated again, what
-    was under way is proposed again. Interrupted in whatever way that lets Python run, it writes
-    what has arrived.
+    stopped anywhere continues as if it had not been stopped: recorded candidates are not evaluated
+    again, and unfinished ones are proposed again. Any interruption that lets Python run writes the
+    outcomes that have arrived.
 
     A batch is written while the next candidates are proposed and evaluated. A SIGKILL loses at most
     that one batch and what has arrived since (see `BatchWriter`); both are evaluated again.
@@ -104,7 +104,7 @@ def run_steady_search(
     *,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Evaluate all candidates that the database does not hold yet, each made when it is its turn.
+    """Evaluate all candidates that the database does not hold yet, each made for a free worker.
 
     No worker waits for another. In return the search is not a function of its seed: see
     `glora_search.proposing.steady_state`. Stopped anywhere, it goes on from what is recorded; what
@@ -132,7 +132,7 @@ def run_steady_search(
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """What has arrived in a study, in this process or before it.
+    """The outcomes of a study, from this process and from earlier ones.
 
     Args:
         history: All outcomes.
@@ -149,7 +149,7 @@ class _Taken:
     on_outcome: Callable[[Outcome], None] | None
 
     def take(self, outcome: Outcome) -> None:
-        """An outcome has arrived.
+        """Record an outcome that has arrived.
 
         Raises:
             TooManyFailuresError: Now there are too many.
@@ -170,7 +170,7 @@ def _taking(
     on_outcome: Callable[[Outcome], None] | None,
     hold_up_at: int | None = None,
 ) -> Iterator[_Taken]:
-    """What is recorded, and a place for what is to come; all of it is written at the end."""
+    """The recorded outcomes and a writer for new ones; the end of the block writes everything."""
     history = record.history()
     if on_outcome is not None:
         for outcome in history:

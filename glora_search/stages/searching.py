@@ -1,4 +1,4 @@
-"""The search of a study: from its trained supernet to outcomes, and to the finalists among them."""
+"""The search stage: from the trained supernet to outcomes and finalists."""
 
 from __future__ import annotations
 

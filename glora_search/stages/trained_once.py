@@ -1,4 +1,4 @@
-"""Train once: what training of an identity gives is kept in a file that is named after it.
+"""Train once: the result of a training is kept in a file that is named after its inputs.
 
 So a second study over the same network, data, recipe and seed does not train again, and a training
 that was interrupted goes on from its checkpoint beside that file. Both are kept among the study's

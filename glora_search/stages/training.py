@@ -1,4 +1,4 @@
-"""The trained supernet of a study: from its file, from a checkpoint on, or from scratch."""
+"""The training stage: load the supernet from its file, continue from a checkpoint, or train it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last word on the winner: where fitness was measured in bf16, the best are scored in float32.
+"""Finalists: where fitness was measured in bf16, the best subnets are scored again in float32.
 
 In bf16 close candidates change places, and the luckiest rounding wins. So the best few of a search
 are scored once more in float32, and the winner is the best of these. Plain values; who scores them

@@ -49,7 +49,7 @@ class _Recipe(Section):
 
 
 class PretrainSection(_Recipe):
-    """How to train a backbone in place, on other data, where no weights are at hand."""
+    """How to pretrain a backbone on other data, where there are no weights."""
 
     data: DataSection
 

@@ -1,4 +1,4 @@
-"""The values that flow through a search: a candidate is proposed, an outcome is what became of it.
+"""The records of a search: a candidate is proposed, its outcome is the result of its evaluation.
 
 Plain frozen records, without torch, Optuna or Ray: proposers read and make them, evaluators turn a
 candidate into an outcome, the database stores an outcome as one trial.
@@ -18,7 +18,7 @@ STUDY_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A subnet that is to be evaluated, and where it comes from.
+    """A subnet to evaluate, and where it comes from.
 
     Args:
         generation: Counted from 0, the random initial population.
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a candidate: numbers on the validation split, or an error.
+    """The result of evaluating a candidate: numbers on the validation split, or an error.
 
     Args:
         candidate: What was evaluated.

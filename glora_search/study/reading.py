@@ -79,7 +79,7 @@ def resumed_study(file: StudyFile, overrides: Iterable[str]) -> StudyFile:
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
-    """What can be told of overrides of a study that is to be resumed without the study itself.
+    """Check overrides for `resume` as far as possible without the study.
 
     Raises:
         StudyFileError: One of a key that is not among RESUMABLE_KEYS, or with a password in a URL.

@@ -15,7 +15,7 @@ State = Literal["complete", "stopped", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepTrial:
-    """A recipe, and what became of it.
+    """A recipe and its result.
 
     Args:
         id: Unique; Ray Tune's.

@@ -58,7 +58,7 @@ def sweep(
     url = driver_url(storage)
     _check_trains(file, progress)
     with ExitStack() as stack:
-        # What can be told to be wrong is told before anything is recorded.
+        # Mistakes are raised before anything is recorded.
         pool = stack.enter_context(trial_workers(file, progress)) if _missing(url, file) else None
         materials = prepare(file, progress)
         database = stack.enter_context(Database.open(url, create=True))
