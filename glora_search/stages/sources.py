@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from glora_search.study.data_sections import DigitsData, FolderData, TimmData, VTABData
-from supernet.data import DigitsSource, FolderSource, Source, TimmSource, VTABSource
+from glora_search.study.data_sections import (
+    Data,
+    DigitsData,
+    DrawnData,
+    FolderData,
+    TimmData,
+    VTABData,
+)
+from supernet.data import DigitsSource, DrawnSource, FolderSource, Source, TimmSource, VTABSource
 
 _SHARED_DATA_KEYS: Final = (
     *("source", "interpolation", "mean", "std", "crop_pct", "crop_mode"),
@@ -13,7 +20,7 @@ _SHARED_DATA_KEYS: Final = (
 )
 
 
-def make_source(data: DigitsData | VTABData | FolderData | TimmData) -> Source:
+def make_source(data: Data) -> Source:
     """The data source that a section [data] describes.
 
     Raises:
@@ -23,6 +30,8 @@ def make_source(data: DigitsData | VTABData | FolderData | TimmData) -> Source:
         case DigitsData():
             n_train = None if data.n_train == "all" else data.n_train
             return DigitsSource(tuple(data.classes), n_train, data.n_val, data.seed)
+        case DrawnData():
+            return DrawnSource(data.task, data.n_train, data.n_val, data.n_test, data.seed)
         case VTABData():
             return VTABSource(
                 data.root, data.task, data.train, data.val, data.test, num_classes=data.num_classes

@@ -50,6 +50,17 @@ class DigitsData(_Data):
     seed: Seed = 0
 
 
+class DrawnData(_Data):
+    """A task that is drawn on demand, 20 x 20, one channel; see `supernet.data.DRAWN_TASKS`."""
+
+    source: Literal["drawn"]
+    task: str
+    n_train: Count = 800
+    n_val: CountOrZero = 200
+    n_test: Count = 5000
+    seed: Seed = 0
+
+
 class VTABData(_Data):
     """VTAB-1k in its exchange format: ROOT/<task>/{train800,val200,test}.txt beside the images."""
 
@@ -89,6 +100,6 @@ class TimmData(_Data):
     seed: Seed = 0
 
 
-DataSection = Annotated[
-    DigitsData | VTABData | FolderData | TimmData, Field(discriminator="source")
-]
+Data = DigitsData | DrawnData | VTABData | FolderData | TimmData
+
+DataSection = Annotated[Data, Field(discriminator="source")]

@@ -138,7 +138,10 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 def _line(problem: Mapping[str, Any]) -> str:
     # Pydantic puts the chosen source, or the chosen form of a swept key, into the place.
-    tags = {"data": {"digits", "vtab", "folder", "timm"}, **{k: {CHOICES, RANGE} for k in SWEPT}}
+    tags = {
+        "data": {"digits", "drawn", "vtab", "folder", "timm"},
+        **{k: {CHOICES, RANGE} for k in SWEPT},
+    }
     place = [str(part) for part in problem["loc"]]
     place = [p for k, p in enumerate(place) if not (k and p in tags.get(place[k - 1], ()))]
     key = ".".join(place)

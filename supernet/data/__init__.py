@@ -5,6 +5,7 @@ splits of it, decoded once where they fit.
 """
 
 from supernet.data.digits import DigitsSource
+from supernet.data.drawn import DRAWN_TASKS, PRETRAINING_TASK, DrawnSource
 from supernet.data.examples import (
     SPLITS,
     Examples,
@@ -31,11 +32,14 @@ from supernet.data.vtab import VTAB_CLASSES, VTABSource
 __all__ = [
     "CACHE_BYTES",
     "CROP_MODES",
+    "DRAWN_TASKS",
     "INTERPOLATIONS",
+    "PRETRAINING_TASK",
     "SPLITS",
     "VTAB_CLASSES",
     "Batch",
     "DigitsSource",
+    "DrawnSource",
     "Examples",
     "FileImages",
     "FolderSource",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
+from supernet.data.arrays import ArrayImages
 from supernet.data.drawing import draw_stratified
 from supernet.data.examples import Examples, LabelSpace, check_split_name
 from supernet.errors import DataError
@@ -89,33 +89,10 @@ class DigitsSource:
                 f"n_val={self.n_val} of {len(chosen)} images"
             )
         return Examples(
-            images=ArrayImages(images[chosen[parts[split]]], chosen[parts[split]]),
+            images=ArrayImages(images[chosen[parts[split]]], chosen[parts[split]], "digits"),
             labels=tuple(labels[i] for i in parts[split]),
             label_space=self.label_space(),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayImages:
-    """Grey images in memory: uint8 (n, h, w), and the number of each in its data set."""
-
-    pixels: np.ndarray
-    numbers: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def describe(self, index: int) -> str:
-        """The number in scikit-learn's data set."""
-        return f"scikit-learn's digits, image {self.numbers[index]}"
-
-    def identity(self, index: int) -> str:
-        """The number and the size in bytes."""
-        return f"digits/{self.numbers[index]}\0{self.pixels[index].nbytes}"
-
-    def open(self, index: int) -> Image.Image:
-        """The image in mode L."""
-        return Image.fromarray(self.pixels[index])
 
 
 @lru_cache(maxsize=1)
