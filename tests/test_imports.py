@@ -122,7 +122,7 @@ DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the 
     "recording": {"", "storage_url", "urls", "batch_writer", "shielding"},
     "evaluating": {"", "in_process", "package", "ray_actors", "results"},
     "reporting": {""},
-    "bench": {"plan", "recipes", "runs", "schedule", "table"},
+    "bench": {"plan", "power", "recipes", "runs", "schedule", "suites", "table"},
     "cli": {"commands"},
 }
 

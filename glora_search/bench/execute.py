@@ -62,7 +62,8 @@ def with_seed(file: StudyFile, seed: int) -> StudyFile:
 
 
 def _execute(run: Run, file: StudyFile) -> RunResult:
-    file = with_seed(file, run.seed)
+    began = time.perf_counter()
+    file = with_seed(file, run.seed if run.split is None else run.split)
     if file.supernet.threads is not None:
         torch.set_num_threads(file.supernet.threads)
     materials = prepare(file, Silent())
@@ -87,6 +88,7 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         test_top1=None if test is None else test.top1,
         n_test=None if test is None else test.n_images,
         train_s=train_s,
+        total_s=time.perf_counter() - began,
         memory_mb=trained.memory_bytes / 2**20,
         merges=trained.merges,
         forward_ratio=ratio,

@@ -7,8 +7,8 @@ goes into the final runs, one a seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from glora_search.bench.runs import Run, RunResult
@@ -57,7 +57,7 @@ class BenchPlan:
         Args:
             done: Results by the key of their run; failed ones count as done.
         """
-        found = [run for run in self._sweeps() if run.key not in done]
+        found = self.sweeps(done)
         for seed in range(self.seeds):
             for task in self.tasks:
                 for method in self.methods:
@@ -76,15 +76,35 @@ class BenchPlan:
         ]
         return [done[run.key] for run in runs if run is not None and run.key in done]
 
+    def power_runs(self, done: Mapping[str, RunResult], splits: int) -> list[Run]:
+        """Of each task and method, `splits` draws of the data, each with `seeds` trainings; empty
+        while the sweeps are not done.
+        """
+        runs = []
+        for split in range(splits):
+            for task in self.tasks:
+                for method in self.methods:
+                    for seed in range(self.seeds):
+                        run = self._final(task, method, seed, done, wait=False)
+                        if run is None:
+                            return []
+                        runs.append(replace(run, split=split))
+        return runs
+
     def _follows(self, method: str) -> str | None:
         leader = FOLLOWS.get(method)
         return leader if leader in self.methods else None
 
-    def _sweeps(self) -> Iterable[Run]:
-        for task in self.tasks:
-            for method in self.methods:
-                if self._follows(method) is None:
-                    yield from self._sweep(task, method)
+    def sweeps(self, done: Mapping[str, RunResult]) -> list[Run]:
+        """The runs of all sweeps that are not done."""
+        return [
+            run
+            for task in self.tasks
+            for method in self.methods
+            if self._follows(method) is None
+            for run in self._sweep(task, method)
+            if run.key not in done
+        ]
 
     def _sweep(self, task: str, method: str) -> list[Run]:
         rates = self.lrs[method]

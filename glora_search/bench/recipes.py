@@ -6,9 +6,13 @@ Small networks want larger ones, so the sweep reaches upwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 PUBLISHED_EPOCHS: Final = 100
+
+QUICK_EPOCHS: Final = 20
+QUICK_SUPERNET_EPOCHS: Final = 60
 
 PUBLISHED_LR: Final = {
     "linear": 1e-3,
@@ -32,7 +36,10 @@ PUBLISHED_LR: Final = {
 SWEEP_FACTORS: Final = (1.0, 3.0, 10.0)
 """The sweep's learning rates, as multiples of the published one."""
 
+QUICK_FACTORS: Final = (3.0, 10.0)
+"""Those of the quick mode."""
 
-def sweep_rates(method: str) -> tuple[float, ...]:
+
+def sweep_rates(method: str, factors: Sequence[float] = SWEEP_FACTORS) -> tuple[float, ...]:
     """The learning rates of a method's sweep."""
-    return tuple(float(f"{factor * PUBLISHED_LR[method]:.6g}") for factor in SWEEP_FACTORS)
+    return tuple(float(f"{factor * PUBLISHED_LR[method]:.6g}") for factor in factors)

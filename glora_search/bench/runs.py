@@ -25,6 +25,7 @@ class Run:
         role: `sweep` runs choose the learning rate by the validation split and never see the test
             split; `final` runs are measured on it, once.
         study: Digest of what else decides the figures: the task's study file.
+        split: Seed of the data's draw, where it is not `seed`: to tell the two apart.
     """
 
     task: str
@@ -34,12 +35,14 @@ class Run:
     epochs: int
     role: Role
     study: str = ""
+    split: int | None = None
 
     @property
     def key(self) -> str:
         """The identity of the run within its bench."""
         numbers = (str(self.seed), f"{self.lr:.6g}", str(self.epochs), self.study)
-        return "/".join((self.role, self.task, self.method, *numbers))
+        apart = () if self.split is None else (f"split{self.split}",)
+        return "/".join((self.role, self.task, self.method, *numbers, *apart))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class RunResult:
         test_top1: Likewise.
         n_test: Images of the test split.
         train_s: Seconds of the training; of a search, with the evaluation of its candidates.
+        total_s: Seconds of the whole run, with decoding and evaluation.
         memory_mb: Of a training step, without the weights, MB; see `memory.training_bytes`.
         merges: Whether a plain network is left behind.
         forward_ratio: Time of a forward of what is left behind to one of the plain backbone.
@@ -70,6 +74,7 @@ class RunResult:
     test_top1: float | None = None
     n_test: int | None = None
     train_s: float = 0.0
+    total_s: float = 0.0
     memory_mb: float | None = None
     merges: bool | None = None
     forward_ratio: float | None = None
@@ -91,8 +96,8 @@ class RunResult:
         """What `to_json` gave.
 
         Raises:
-            KeyError: A field of the run is missing.
+            TypeError: A field of the run is missing.
         """
-        run = Run(**{field.name: table[field.name] for field in fields(Run)})
+        run = Run(**{f.name: table[f.name] for f in fields(Run) if f.name in table})
         names = {field.name for field in fields(cls)} - {"run"}
         return cls(run=run, **{name: table[name] for name in names if name in table})

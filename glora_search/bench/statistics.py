@@ -92,32 +92,6 @@ def paired_difference(ours: Cells, theirs: Cells, *, seed: int = 0) -> Interval 
     return interval({cell: ours[cell] - theirs[cell] for cell in shared}, seed=seed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Power:
-    """What a suite can tell apart.
-
-    Args:
-        n_tasks: Tasks.
-        n_splits: Draws of train and val a task.
-        n_seeds: Trainings a draw.
-        split_sd: Standard deviation of a figure from one draw of the data to another.
-        seed_sd: Standard deviation from one training seed to another, on the same data.
-        test_sd: Standard error of the test split's finite number of images.
-        pair_sd: Standard deviation of the difference of two methods in one cell.
-        detectable: The smallest difference of two suite means whose 95% interval leaves out zero,
-            at this number of cells.
-    """
-
-    n_tasks: int
-    n_splits: int
-    n_seeds: int
-    split_sd: float
-    seed_sd: float
-    test_sd: float
-    pair_sd: float
-    detectable: float
-
-
 def variance_parts(
     figures: Mapping[str, Sequence[Sequence[float]]], n_test: Mapping[str, int]
 ) -> tuple[float, float, float]:

@@ -10,11 +10,13 @@ import importlib
 from typing import Any, Final
 
 _HOMES: Final = {
+    "bench_offline": "comparing",
     "compare": "comparing",
     "export": "exporting",
     "launch": "launching",
     "list_jobs": "jobs",
     "list_studies": "status",
+    "offline_power": "comparing",
     "resume": "launching",
     "run_demo": "demo",
     "study_status": "status",

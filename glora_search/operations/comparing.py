@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from glora_search.bench.plan import BenchPlan
-from glora_search.bench.recipes import PUBLISHED_EPOCHS, PUBLISHED_LR, sweep_rates
-from glora_search.bench.runs import RunResult
+from glora_search.bench.power import SuitePower, suite_power
+from glora_search.bench.recipes import (
+    PUBLISHED_EPOCHS,
+    PUBLISHED_LR,
+    QUICK_EPOCHS,
+    QUICK_FACTORS,
+    QUICK_SUPERNET_EPOCHS,
+    SWEEP_FACTORS,
+    sweep_rates,
+)
+from glora_search.bench.runs import Run, RunResult
 from glora_search.bench.schedule import run_here, run_on_ray
 from glora_search.bench.table import Row, comparison
 from glora_search.recording import Database
@@ -92,73 +101,167 @@ def compare(
         KeyboardInterrupt: Runs that had ended are recorded; the same call goes on from there.
     """
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
-    return compare_tasks(
-        file.study.name,
-        {file.study.name: file},
-        methods=methods,
+    files = {file.study.name: file}
+    plan = _plan(files, methods, seeds, epochs, SWEEP_FACTORS if sweep else (1.0,), reference)
+    return compare_tasks(file.study.name, files, plan, reference, storage, progress or Silent())
+
+
+def bench_offline(
+    *,
+    methods: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: int | None = None,
+    quick: bool = False,
+    directory: Path,
+    workers: int = 2,
+    reference: str | None = None,
+    storage: str | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare methods on the offline suite, which needs no download.
+
+    Args:
+        methods: Names; all of them if not given.
+        tasks: Names of `OFFLINE_TASKS`; all of them, or in quick mode QUICK_TASKS, if not given.
+        seeds: Final runs of each method and task; 5, or in quick mode 2, if not given.
+        quick: Fewer tasks, seeds, learning rates and epochs: a first look.
+        directory: Where the backbone and the supernets are kept.
+        workers: Runs at a time, on Ray; 0 for one after the other in this process.
+        reference: As in `compare`; `lora` if not given and among the methods.
+        storage: As in `glora_search.launch`.
+        progress: Where to report.
+
+    Raises:
+        StudyFileError: An unknown method or task.
+        GLoRASearchError, KeyboardInterrupt: As in `compare`.
+    """
+    name, files, plan, reference = _offline(
+        methods, tasks, seeds, quick, directory, workers, reference
+    )
+    return compare_tasks(name, files, plan, reference, storage, progress or Silent())
+
+
+def offline_power(
+    *,
+    pair: Sequence[str] = ("lora", "ssf"),
+    tasks: Sequence[str] | None = None,
+    splits: int = 4,
+    seeds: int = 2,
+    quick: bool = False,
+    directory: Path,
+    workers: int = 2,
+    storage: str | None = None,
+    progress: Progress | None = None,
+) -> SuitePower:
+    """What differences the offline suite can find: two methods, trained on several draws of the
+    data with several seeds each.
+
+    Args:
+        pair: Two methods.
+        tasks: As in `bench_offline`.
+        splits: Draws of the data, at least two.
+        seeds: Trainings on each draw, at least two.
+        quick: With the epochs and tasks of the quick mode.
+        directory: As in `bench_offline`.
+        workers: As in `bench_offline`.
+        storage: As in `glora_search.launch`.
+        progress: Where to report.
+
+    Raises:
+        StudyFileError: Not two methods, or fewer than two draws or seeds.
+        GLoRASearchError, KeyboardInterrupt: As in `compare`; a run that failed is an error.
+    """
+    if len(pair) != 2 or splits < 2 or seeds < 2:
+        raise StudyFileError("power needs two methods, at least two splits and at least two seeds")
+    name, files, plan, _ = _offline(pair, tasks, seeds, quick, directory, workers, pair[0])
+    progress = progress or Silent()
+    ready = lambda done: (  # noqa: E731
+        plan.sweeps(done) or [r for r in plan.power_runs(done, splits) if r.key not in done]
+    )
+    n_runs = plan.n_runs + (splits - 1) * len(plan.tasks) * len(pair) * seeds
+    with ExitStack() as stack:
+        done, _ = _run_all(name, files, ready, n_runs, storage, progress, stack)
+    runs = [done[run.key] for run in plan.power_runs(done, splits)]
+    if failed := [result for result in runs if result.failed]:
+        raise GLoRASearchError(f"{len(failed)} runs failed; the last error: {failed[-1].error}")
+    return suite_power(runs, plan.tasks, pair)
+
+
+def _offline(
+    methods: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    seeds: int | None,
+    quick: bool,
+    directory: Path,
+    workers: int,
+    reference: str | None,
+) -> tuple[str, dict[str, StudyFile], BenchPlan, str]:
+    """Name, studies, plan and reference of the offline suite."""
+    from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS, offline_suite
+
+    methods = tuple(methods or PUBLISHED_LR)
+    tasks = tuple(tasks or (QUICK_TASKS if quick else OFFLINE_TASKS))
+    files = offline_suite(
+        tasks, directory, workers=workers, supernet_epochs=QUICK_SUPERNET_EPOCHS if quick else None
+    )
+    check_methods(methods)
+    reference = reference or ("lora" if "lora" in methods else methods[0])
+    plan = _plan(
+        files,
+        methods,
+        seeds or (2 if quick else 5),
+        QUICK_EPOCHS if quick else PUBLISHED_EPOCHS,
+        QUICK_FACTORS if quick else SWEEP_FACTORS,
+        reference,
+    )
+    return "offline-quick" if quick else "offline", files, plan, reference
+
+
+def _plan(
+    files: Mapping[str, StudyFile],
+    methods: Sequence[str],
+    seeds: int,
+    epochs: int,
+    factors: Sequence[float],
+    reference: str | None,
+) -> BenchPlan:
+    check_methods([*methods])
+    check_methods([reference or methods[0]])
+    file = next(iter(files.values()))
+    return BenchPlan(
+        tasks=tuple(files),
+        methods=tuple(methods),
         seeds=seeds,
-        epochs=epochs,
-        reference=reference,
-        sweep=sweep,
-        storage=storage,
-        progress=progress,
+        lrs={m: sweep_rates(m, factors) for m in methods},
+        epochs={m: file.supernet.epochs if m.startswith("glora-") else epochs for m in methods},
+        studies={task: _digest(each) for task, each in files.items()},
     )
 
 
 def compare_tasks(
     name: str,
     files: Mapping[str, StudyFile],
-    *,
-    methods: Sequence[str],
-    seeds: int,
-    epochs: int,
+    plan: BenchPlan,
     reference: str | None,
-    sweep: bool,
     storage: str | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Comparison:
-    """As `compare`, on several tasks: `files` has the study of each, with the same [cluster]."""
-    progress = progress or Silent()
-    check_methods(methods)
-    reference = reference or methods[0]
-    check_methods([reference])
-    file = next(iter(files.values()))
-    plan = BenchPlan(
-        tasks=tuple(files),
-        methods=tuple(methods),
-        seeds=seeds,
-        lrs={m: sweep_rates(m) if sweep else (PUBLISHED_LR[m],) for m in methods},
-        epochs={m: file.supernet.epochs if m.startswith("glora-") else epochs for m in methods},
-        studies={task: _digest(each) for task, each in files.items()},
-    )
+    """Do the runs of a plan that are not recorded yet, and compare all.
+
+    Args:
+        name: Of the record: that of the study, or of the suite.
+        files: Task to its study, all with the same backbone and [cluster].
+        plan: Which runs.
+        reference: As in `compare`.
+        storage: As in `compare`.
+        progress: As in `compare`.
+    """
     with ExitStack() as stack:
-        materials = prepare(file, progress)  # trains the backbone, if that has not been done
-        database = stack.enter_context(Database.open(driver_url(storage), create=True))
-        record = database.open_or_create_bench(
-            name,
-            space=materials.space,
-            attributes={
-                "fingerprints": {"backbone": materials.fingerprints["backbone"]},
-                "versions": versions(),
-                "machine": machine(),
-            },
-        )
-        known = record.study.attributes
-        found = {"backbone": materials.fingerprints["backbone"]}
-        check_fingerprints(known["fingerprints"], found, record.study.name)
-        stack.enter_context(record.study.hold())
-        done = {key: RunResult.from_json(table) for key, table in record.runs().items()}
-        with progress.bar("comparing", plan.n_runs) as bar:
-            told = _Told(bar, plan)
-            told.show(done)
-            for result in _results(plan, files, file, done, told, stack):
-                table = result.to_json()
-                record.add(result.run.key, table, value=result.val_loss)
-                done[result.run.key] = result
-                told.show(done)
-        results = plan.results(done)
+        done, known = _run_all(name, files, plan.ready, plan.n_runs, storage, progress, stack)
+    results = plan.results(done)
     if results and all(result.failed for result in results):
         raise GLoRASearchError(f"every run failed; the last error: {results[-1].error}")
+    reference = reference or plan.methods[0]
     return Comparison(
         name=name,
         tasks=plan.tasks,
@@ -168,6 +271,39 @@ def compare_tasks(
         versions=known["versions"],
         machine=known["machine"],
     )
+
+
+def _run_all(
+    name: str,
+    files: Mapping[str, StudyFile],
+    ready: Callable[[Mapping[str, RunResult]], list[Run]],
+    n_runs: int,
+    storage: str | None,
+    progress: Progress,
+    stack: ExitStack,
+) -> tuple[dict[str, RunResult], Mapping[str, Any]]:
+    """Do what is ready until nothing is; all results by key, and the record's attributes."""
+    file = next(iter(files.values()))
+    materials = prepare(file, progress)  # trains the backbone, if that has not been done
+    database = stack.enter_context(Database.open(driver_url(storage), create=True))
+    backbone = {"backbone": materials.fingerprints["backbone"]}
+    record = database.open_or_create_bench(
+        name,
+        space=materials.space,
+        attributes={"fingerprints": backbone, "versions": versions(), "machine": machine()},
+    )
+    known = record.study.attributes
+    check_fingerprints(known["fingerprints"], backbone, record.study.name)
+    stack.enter_context(record.study.hold())
+    done = {key: RunResult.from_json(table) for key, table in record.runs().items()}
+    with progress.bar("comparing", n_runs) as bar:
+        told = _Told(bar, n_runs)
+        told.show(done)
+        for result in _results(lambda: ready(done), files, file, told, stack):
+            record.add(result.run.key, result.to_json(), value=result.val_loss)
+            done[result.run.key] = result
+            told.show(done)
+    return done, known
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -188,32 +324,30 @@ def _digest(file: StudyFile) -> str:
 
 
 class _Told:
-    """Shows on a bar how far a bench is."""
+    """Shows on a bar how many runs of a bench are left."""
 
-    def __init__(self, bar: Bar, plan: BenchPlan) -> None:
-        self._bar, self._plan = bar, plan
+    def __init__(self, bar: Bar, n_runs: int) -> None:
+        self._bar, self._n_runs = bar, n_runs
         self._last: tuple[int, str] = (0, "")
 
     def show(self, done: Mapping[str, RunResult]) -> None:
         """Move the bar to what is done."""
         failed = sum(result.failed for result in done.values())
-        self._last = (len(done), f"{failed} failed" if failed else "")
+        self._last = (min(len(done), self._n_runs), f"{failed} failed" if failed else "")
         self.again()
 
     def again(self) -> None:
         """Move the bar to where it is, which also looks for an interruption."""
-        self._bar.update(*self._last, total=max(self._plan.n_runs, self._last[0]))
+        self._bar.update(*self._last, total=self._n_runs)
 
 
 def _results(
-    plan: BenchPlan,
+    ready: Callable[[], list[Run]],
     files: Mapping[str, StudyFile],
     file: StudyFile,
-    done: Mapping[str, RunResult],
     told: _Told,
     stack: ExitStack,
 ) -> Iterator[RunResult]:
-    ready: Callable[[], list[Any]] = lambda: plan.ready(done)  # noqa: E731
     section = file.cluster
     if not ready():
         return iter(())

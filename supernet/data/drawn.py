@@ -152,8 +152,8 @@ def _background(rng: np.random.Generator, n: int) -> Floats:
     """A dark, slowly varying field: a random linear ramp in each image."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1) - 0.5
     slope = rng.uniform(-0.15, 0.15, (2, n, 1, 1))
-    level: Floats = rng.uniform(0.15, 0.4, (n, 1, 1))
-    return level + slope[0] * x + slope[1] * y
+    ramp: Floats = slope[0] * x + slope[1] * y
+    return rng.uniform(0.15, 0.4, (n, 1, 1)) + ramp
 
 
 def _paint(images: Floats, shapes: _Shapes) -> Floats:
@@ -172,7 +172,8 @@ def _paint(images: Floats, shapes: _Shapes) -> Floats:
 
 def _column(values: Floats, at: NDArray[np.intp], i: int) -> Floats:
     """Shape i of the images `at`, (n, 1, 1)."""
-    return values[at, i][:, None, None]
+    column: Floats = values[at, i][:, None, None]
+    return column
 
 
 def _distance(kind: int, u: Floats, v: Floats, r: Floats) -> Floats:
