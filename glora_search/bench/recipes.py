@@ -11,6 +11,9 @@ from typing import Final
 
 PUBLISHED_EPOCHS: Final = 100
 
+OFFLINE_EPOCHS: Final = 30
+"""Of the offline suite, whose networks are small; supernets get three times as many."""
+
 QUICK_EPOCHS: Final = 20
 QUICK_SUPERNET_EPOCHS: Final = 60
 

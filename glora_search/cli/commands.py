@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from glora_search.cli import job_verbs, result_verbs, study_verbs
+from glora_search.cli import bench_verbs, job_verbs, result_verbs, study_verbs
 from glora_search.cli.output import tell
 from search_spaces.errors import GLoRASearchError
 
@@ -45,7 +45,12 @@ def cli(verbose: bool) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-for verb in (*study_verbs.VERBS, *result_verbs.VERBS, *job_verbs.VERBS):
+for verb in (
+    *study_verbs.VERBS,
+    *result_verbs.VERBS,
+    *bench_verbs.VERBS,
+    *job_verbs.VERBS,
+):
     cli.add_command(verb)
 
 

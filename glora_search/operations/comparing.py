@@ -13,6 +13,7 @@ from typing import Any
 from glora_search.bench.plan import BenchPlan
 from glora_search.bench.power import SuitePower, suite_power
 from glora_search.bench.recipes import (
+    OFFLINE_EPOCHS,
     PUBLISHED_EPOCHS,
     PUBLISHED_LR,
     QUICK_EPOCHS,
@@ -210,7 +211,7 @@ def _offline(
         files,
         methods,
         seeds or (2 if quick else 5),
-        QUICK_EPOCHS if quick else PUBLISHED_EPOCHS,
+        QUICK_EPOCHS if quick else OFFLINE_EPOCHS,
         QUICK_FACTORS if quick else SWEEP_FACTORS,
         reference,
     )

@@ -5,6 +5,7 @@ picture is a pure function from outcomes to a figure, in a file of its own; `pag
 together.
 """
 
+from glora_search.reporting.comparison import write_comparison
 from glora_search.reporting.writing import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

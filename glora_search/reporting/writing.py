@@ -17,9 +17,6 @@ _log = logging.getLogger(__name__)
 def write_report(record: StudyRecord, path: Path) -> None:
     """Write the report on a study, in whatever state it is, as one self-contained HTML file.
 
-    The page is written under a temporary name beside `path` and renamed. Folders that are missing
-    are made; a file that stands at `path` is replaced.
-
     Args:
         record: The study; it is read once, and need not be held.
         path: The file, `.html`.
@@ -28,7 +25,20 @@ def write_report(record: StudyRecord, path: Path) -> None:
         ReportError: `path` cannot be written; what stood there is untouched.
         StorageError: The database fails.
     """
-    page = render_page(take_snapshot(record))
+    n_bytes = write_page(render_page(take_snapshot(record)), path)
+    _log.info("wrote the report on study %r to %s (%d bytes)", record.name, path, n_bytes)
+
+
+def write_page(page: str, path: Path) -> int:
+    """Write a page under a temporary name beside `path` and rename it; the number of its bytes.
+
+    Args:
+        page: HTML.
+        path: The file; its folders are made, and what stands there is replaced.
+
+    Raises:
+        ReportError: `path` cannot be written; what stood there is untouched.
+    """
     # A file name that was no UTF-8 can be part of a recorded error as lone surrogates.
     encoded = page.encode("utf-8", errors="backslashreplace")
     try:
@@ -48,7 +58,7 @@ def write_report(record: StudyRecord, path: Path) -> None:
         raise
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
-    _log.info("wrote the report on study %r to %s (%d bytes)", record.name, path, len(encoded))
+    return len(encoded)
 
 
 def _unwritable(path: Path, why: str) -> ReportError:

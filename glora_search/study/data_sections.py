@@ -57,7 +57,7 @@ class DrawnData(_Data):
     task: str
     n_train: Count = 800
     n_val: CountOrZero = 200
-    n_test: Count = 5000
+    n_test: CountOrZero = 5000
     seed: Seed = 0
 
 

@@ -291,19 +291,21 @@ def _draw_texture(rng: np.random.Generator, labels: Labels) -> Floats:
 
 
 def _draw_nearer(rng: np.random.Generator, labels: Labels) -> Floats:
-    """Two overlapping shapes, one bright, one dark; the label is whether the bright one hides the
-    other.
+    """Two overlapping shapes, one bright, one dark; the label is which hides the other, the left
+    one or the right one.
     """
     n = len(labels)
     images = _clutter(rng, _background(rng, n), 3)
     pair = _random_shapes(rng, n, 2, radius=(3.5, 5.0), margin=6.5)
     pair.kind = rng.integers(3, size=(n, 2))  # full shapes: disc, square, triangle
-    direction, gap = rng.uniform(0, 2 * np.pi, n), rng.uniform(3.0, 4.5, n)
-    pair.x[:, 1] = pair.x[:, 0] + gap * np.cos(direction)
+    side = np.where(labels == 1, 1.0, -1.0)  # the second one is drawn on top
+    direction, gap = rng.uniform(-np.pi / 4, np.pi / 4, n), rng.uniform(3.0, 4.5, n)
+    pair.x[:, 1] = pair.x[:, 0] + side * gap * np.cos(direction)
     pair.y[:, 1] = pair.y[:, 0] + gap * np.sin(direction)
     bright, dark = rng.uniform(0.6, 0.9, n), rng.uniform(0.0, 0.15, n)
-    pair.grey[:, 1] = np.where(labels == 1, bright, dark)
-    pair.grey[:, 0] = np.where(labels == 1, dark, bright)
+    first = rng.random(n) < 0.5
+    pair.grey[:, 0] = np.where(first, bright, dark)
+    pair.grey[:, 1] = np.where(first, dark, bright)
     return _noisy(rng, _paint(images, pair), 0.08)
 
 
@@ -366,7 +368,7 @@ DRAWN_TASKS: Final[dict[str, DrawnTask]] = {
         ),
         _draw_texture,
     ),
-    "nearer": DrawnTask(("dark one", "bright one"), _draw_nearer),
+    "nearer": DrawnTask(("left", "right"), _draw_nearer),
     "distance": DrawnTask(_bins(6), _draw_distance),
     "symmetry": DrawnTask(("none", "left-right", "top-bottom", "both"), _draw_symmetry),
     "cluttered": DrawnTask(KINDS, _draw_cluttered),

