@@ -101,13 +101,12 @@ def compare(
 
     file = load_study_file(study, overrides)
     tell_of_loading()
-    from glora_search.bench.recipes import PUBLISHED_LR
     from glora_search.operations import compare as compare_methods
 
     with watched(lambda: _AGAIN) as progress:
         found = compare_methods(
             file,
-            methods=methods or tuple(PUBLISHED_LR),
+            methods=methods,
             seeds=seeds,
             epochs=epochs,
             reference=reference,

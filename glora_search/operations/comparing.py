@@ -74,7 +74,7 @@ class Comparison:
 def compare(
     study: StudyFile | Path | str,
     *,
-    methods: Sequence[str],
+    methods: Sequence[str] | None = None,
     seeds: int = 3,
     epochs: int = PUBLISHED_EPOCHS,
     reference: str | None = None,
@@ -88,7 +88,7 @@ def compare(
         study: A study file's path, or what `load_study_file` made of it. `search.max_params` is the
             number of parameters to which methods with a size are matched; `supernet.epochs` are
             those of the supernet.
-        methods: Names, see `glora_search.bench.recipes.PUBLISHED_LR`.
+        methods: Names of `glora_search.bench.recipes.PUBLISHED_LR`; all of them if not given.
         seeds: Final runs of each method; a seed draws the data anew, where its source draws at all.
         epochs: Of every method but those that train a supernet.
         reference: The method to which the others are compared; the first one if not given.
@@ -103,6 +103,7 @@ def compare(
     """
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
     files = {file.study.name: file}
+    methods = tuple(methods or PUBLISHED_LR)
     plan = _plan(files, methods, seeds, epochs, SWEEP_FACTORS if sweep else (1.0,), reference)
     return compare_tasks(file.study.name, files, plan, reference, storage, progress or Silent())
 

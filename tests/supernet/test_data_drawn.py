@@ -69,7 +69,7 @@ def test_a_large_split_begins_as_its_chunks_do() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(DataError, match="no drawn task 'counting'; accepted: .*count"):
+    with pytest.raises(DataError, match=r"no drawn task 'counting'; accepted: .*count"):
         DrawnSource("counting")
     with pytest.raises(DataError, match="negative"):
         DrawnSource("count", n_val=-1)
