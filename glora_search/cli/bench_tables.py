@@ -20,15 +20,15 @@ def comparison_output(comparison: Comparison) -> Output:
         document=comparison.to_json(),
         title=f"{comparison.name}: {what}; top-1 in %, ± deviation over seeds",
         columns=(
-            *("method", "runs", "parameters", "val top-1", "test top-1", "test loss"),
-            *(f"less {comparison.reference} [95%]", "train s", "memory MB", "merges", "forward"),
+            *("method", "runs", "params", "val top-1", "test top-1", "test loss"),
+            *("difference [95%]", "train s", "MB", "merges", "forward"),
         ),
         rows=[_row(row, comparison.reference) for row in comparison.rows],
         lines=[
-            f"less {comparison.reference}: the difference in test top-1, paired by task and seed, "
-            "with its 95% bootstrap interval.",
-            "parameters: trainable ones without the head. memory: activations, gradients and "
-            "moments of a training step.",
+            f"difference: test top-1 less that of {comparison.reference}, in points, paired by task "
+            "and seed, with its 95% bootstrap interval.",
+            "params: trainable ones without the head. MB: activations, gradients and moments of a "
+            "training step.",
             "forward: time of what is left behind, as a ratio to the plain backbone.",
             *(
                 f"{r.method}: {r.n_failed} runs failed: {r.error}"
