@@ -16,6 +16,7 @@ from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
 from glora_search.stages.prepare import Materials, device_of, prepare
 from glora_search.stages.progress import Silent
+from glora_search.study.errors import one_line
 from glora_search.study.study_file import StudyFile
 from supernet import Evaluation, Recipe, Split, evaluate_model, train_network
 from supernet.methods import METHODS, sized
@@ -49,7 +50,7 @@ def execute(run: Run, file: StudyFile) -> RunResult:
     try:
         return _execute(run, file)
     except Exception as error:  # noqa: BLE001 - recorded and shown, by whoever asked
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        text = one_line(f"{type(error).__name__}: {error}", limit=500)
         return RunResult(run=run, worker=worker_name(), error=text)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from glora_search.bench.runs import Run, RunResult
+from glora_search.study.errors import one_line
 from glora_search.study.study_file import StudyFile
 
 Ready = Callable[[], list[Run]]
@@ -67,7 +68,7 @@ def run_on_ray(
                 try:
                     result = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    text = " ".join(str(error).split())[-300:]
+                    text = one_line(error, limit=300, end=True)
                     result = RunResult(run=run, error=f"{type(error).__name__}: {text}")
                 yield result
     finally:

@@ -27,7 +27,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
 from glora_search.study.credentials import ELSEWHERE, holds_password, scrubbed, without_password
-from glora_search.study.errors import ArtifactError
+from glora_search.study.errors import ArtifactError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class Artifacts:
             files, root = url_to_fs(self.url, **options)
             yield files, f"{root.rstrip('/')}/{name}"
         except Exception as error:  # each file system has its own: OSError, of FTP, botocore, ...
-            text = scrubbed(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+            text = one_line(scrubbed(f"{type(error).__name__}: {error}"), limit=300)
             raise ArtifactError(f"cannot {doing} {self.at(name)}: {text}") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from glora_search.cluster.driver_name import plain_driver_name
 from glora_search.cluster.reaching import check_reachable
-from glora_search.study.errors import ClusterError
+from glora_search.study.errors import ClusterError, one_line
 
 # Read by ray at its import: no usage report, and an actor without GPU leaves CUDA alone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -25,7 +25,8 @@ import ray
 
 from glora_search.cluster.room import Share, all_nodes
 
-__all__ = ["WorkerPool", "await_head", "connect", "ray"]  # ray with the settings above
+# `ray` with the settings above.
+__all__ = ["WorkerPool", "await_head", "connect", "last_words", "ray"]
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
@@ -103,7 +104,7 @@ def connect(
                 _init(options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = "on this machine" if address is None else f"at {address!r}"
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, limit=300)
             raise ClusterError(f"no Ray {where}: {reason}") from error
     _await_room(pool, on_wait)
 
@@ -166,6 +167,11 @@ def await_head() -> None:
                     "recorded, and `resume` goes on with another cluster"
                 ) from error
         time.sleep(_LOOK_AGAIN_S)
+
+
+def last_words(error: Exception) -> str:
+    """What ended a worker, in one line; Ray's own text is a page."""
+    return one_line(getattr(error, "cause", None) or error, limit=300, end=True)
 
 
 def _ask_autoscaler(bundles: list[dict[str, float]]) -> None:

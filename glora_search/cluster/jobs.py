@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from glora_search.cluster.reaching import check_answers, refused, use_token
-from glora_search.study.errors import ClusterError
+from glora_search.study.errors import ClusterError, one_line
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -205,7 +205,7 @@ def _job(details: JobDetails) -> Job:
         study=metadata[_STUDY],
         verb=metadata.get(_VERB, "launch"),
         status=str(getattr(details.status, "value", details.status)),
-        message=" ".join(str(details.message or "").split()),
+        message=one_line(details.message or ""),
         started=_seconds(details.start_time),
         ended=_seconds(details.end_time),
     )
@@ -235,7 +235,7 @@ def _told(address: str) -> Iterator[None]:
     except AuthenticationError as error:
         raise refused(address) from error
     except (RuntimeError, OSError, ValueError) as error:  # OSError: those of requests as well
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error, limit=300)
         raise ClusterError(f"the Ray dashboard at {address} cannot do that: {text}") from error
 
 

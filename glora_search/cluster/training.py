@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.cluster.connection import WorkerPool, connect, last_words, ray
 from glora_search.cluster.training_keeper import Keeper
 from glora_search.cluster.training_run import run_ray_train
 from glora_search.cluster.training_worker import TrainingPackage, read_checkpoint, write_checkpoint
@@ -125,16 +125,10 @@ def _train(
         ray.get(run)
     except ray.exceptions.RayError as lost:
         raise ClusterError(
-            f"the workers that train the supernet were lost: {_told(lost)}; what they had reached "
-            "is kept, and the same command or `resume` goes on from there"
+            f"the workers that train the supernet were lost: {last_words(lost)}; what they had "
+            "reached is kept, and the same command or `resume` goes on from there"
         ) from lost
     finally:
         if not ended:
             ray.cancel(run, force=True)
         ray.kill(keeper)
-
-
-def _told(error: Exception) -> str:
-    """The last line of what Ray says."""
-    cause = getattr(error, "cause", None) or error
-    return " ".join(str(cause).split())[-300:]

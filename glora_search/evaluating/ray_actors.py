@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from glora_search.cluster.connection import WorkerPool, await_head, connect, ray
+from glora_search.cluster.connection import WorkerPool, await_head, connect, last_words, ray
 from glora_search.cluster.room import free_nodes
 from glora_search.evaluating.protocol import Package
-from glora_search.evaluating.ray_crew import Crew, one_line
+from glora_search.evaluating.ray_crew import Crew
 from glora_search.evaluating.ray_seats import Flight, Seat
 from glora_search.evaluating.ray_streams import start_run
 from glora_search.evaluating.ray_worker import new_actor
@@ -221,7 +221,7 @@ class RayEvaluator:
         except ray.exceptions.RayActorError:
             return self._replace_worker(seat, batch)
         except ray.exceptions.RayTaskError as error:
-            raise ClusterError(f"a worker cannot evaluate: {one_line(error)}") from error
+            raise ClusterError(f"a worker cannot evaluate: {last_words(error)}") from error
         results = flight.accept(report, batch)
         if results and not flight.left:
             seat.flights.popleft()  # nothing but its end would follow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from glora_search.cluster.connection import WorkerPool, await_head, ray
+from glora_search.cluster.connection import WorkerPool, await_head, last_words, ray
 from glora_search.cluster.room import free_nodes
 from glora_search.evaluating.protocol import Package
 from glora_search.evaluating.ray_seats import Seat
@@ -101,10 +101,10 @@ class Crew:
             await_head()
             self._died_loading += 1
             if self._died_loading >= self._pool.max_tries * max(1, len(self.seats)):
-                raise ClusterError(f"workers die while they start: {one_line(error)}") from error
+                raise ClusterError(f"workers die while they start: {last_words(error)}") from error
             self.refill(seat)
         except ray.exceptions.RayTaskError as error:
-            raise ClusterError(f"a worker cannot load the supernet: {one_line(error)}") from error
+            raise ClusterError(f"a worker cannot load the supernet: {last_words(error)}") from error
 
     def refill(self, seat: Seat) -> None:
         """Put a new actor into a seat, or take it away where it was one of an open number: it comes
@@ -136,9 +136,3 @@ class Crew:
         for seat in self.seats:
             ray.kill(seat.actor)
         self.seats = []
-
-
-def one_line(error: Exception) -> str:
-    """The error of a worker in one line; Ray's own text is a page."""
-    cause = getattr(error, "cause", None) or error
-    return " ".join(str(cause).split())[-300:]

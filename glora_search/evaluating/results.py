@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from glora_search.evaluating.protocol import SubnetScorer
+from glora_search.study.errors import one_line
 from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import SubnetConfig
 
@@ -63,7 +64,7 @@ def score_run(scorer: SubnetScorer, subnets: Sequence[SubnetConfig]) -> Iterator
 
 def failure(position: int, error: BaseException, *, eval_s: float) -> Result:
     """The result that says what went wrong, in one line."""
-    text = " ".join(str(error).split())[:500]
+    text = one_line(error, limit=500)
     kind = type(error).__name__
     return Result(position, eval_s, error_type=kind, error=text or kind)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from glora_search.study.errors import StorageError
+from glora_search.study.errors import StorageError, one_line
 
 _ACCEPTED: Final = "accepted: sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 _DRIVERS: Final = {
@@ -64,7 +64,7 @@ class DatabaseURL:
                 secrets += [value] if isinstance(value, str) else list(value)
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
             message = message.replace(secret, "***")
-        return " ".join(message.split())
+        return one_line(message)
 
 
 def parse_url(text: str) -> DatabaseURL:

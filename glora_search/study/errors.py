@@ -3,6 +3,20 @@
 from search_spaces.errors import GLoRASearchError
 
 
+def one_line(error: object, *, limit: int | None = None, end: bool = False) -> str:
+    """The text of an error on one line.
+
+    Args:
+        error: An exception, or what is left of one: its text.
+        limit: Characters to keep; None for all.
+        end: Whether to keep the last characters, where a traceback says what happened.
+    """
+    text = " ".join(str(error).split())
+    if limit is None:
+        return text
+    return text[max(0, len(text) - limit) :] if end else text[:limit]
+
+
 class StudyFileError(GLoRASearchError, ValueError):
     """A study file with unknown keys or wrong values; the message lists all of them."""
 

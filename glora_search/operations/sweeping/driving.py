@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ray.util.queue import Empty, Queue
 
-from glora_search.cluster.connection import WorkerPool, ray
+from glora_search.cluster.connection import WorkerPool, last_words, ray
 from glora_search.operations.sweeping.comparable import open_or_create
 from glora_search.operations.sweeping.recipes import swept_space, written_recipe
 from glora_search.operations.sweeping.trial import TrialPackage
@@ -179,7 +179,7 @@ def _run(
                     told.show()
         ray.get(run)
     except ray.exceptions.RayError as error:
-        text = " ".join(str(getattr(error, "cause", None) or error).split())[-300:]
+        text = last_words(error)
         raise ClusterError(
             f"the sweep was lost: {text}; trials that had ended are recorded, and the same command "
             "goes on from there"

@@ -17,6 +17,7 @@ from glora_search.evaluating.results import worker_name
 from glora_search.operations.sweeping.recipes import rungs, scored_epochs
 from glora_search.operations.sweeping.report import Report
 from glora_search.stages.prepare import Materials, param_limits
+from glora_search.study.errors import one_line
 from search_spaces import GLoRASearchError, SubnetConfig
 from supernet import EpochEnd, Precision, Recipe, Split, Supernet, evaluate_subnets, train_supernet
 from supernet.evaluation import LOSS_DIGITS
@@ -117,7 +118,7 @@ class TrialPackage:
                     train_s=time.monotonic() - started,
                     worker=worker,
                     error_type=type(error).__name__,
-                    error=" ".join(str(error).split()),
+                    error=one_line(error),
                 )
             )
 

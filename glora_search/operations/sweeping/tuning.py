@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.cluster.connection import ray
 from glora_search.operations.sweeping.recipes import step_of
+from glora_search.study.errors import one_line
 from glora_search.study.sweep_trial import State, SweepTrial
 
 # Read by Ray Tune: nothing but the queue takes what it tells.
@@ -208,7 +209,7 @@ class _Telling(tune.Callback):
         cause = getattr(error, "cause", None) or error
         if cause is None:  # Ray Tune keeps none where the trial had not begun
             cause = ray.exceptions.ActorDiedError("its worker was lost before it had begun")
-        text = " ".join(str(cause).split())[:500]
+        text = one_line(cause, limit=500)
         self._tell(trial, "failed", error_type=type(cause).__name__, error=text)
 
     def _tell(self, trial: Any, state: State, **error: str) -> None:
