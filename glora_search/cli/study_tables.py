@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from glora_search.cli.output import Output, number
+from glora_search.study.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from glora_search.operations.demo import DemoResult
     from glora_search.operations.launching import SearchResult
     from glora_search.operations.status import DatabaseStatus, StudyStatus
     from glora_search.stages.exporting import Export
-
-_BEST: Final = {"loss": "lowest val loss", "top1": "highest val top-1"}
 
 
 def search_output(result: SearchResult) -> Output:
@@ -70,7 +69,7 @@ def demo_output(demo: DemoResult) -> Output:
         lines=[
             f"One seed and one split: with {demo.n_test} test images, differences of less than "
             f"{demo.noise:.3f} in test top-1 are noise.",
-            f"The winner has the {_BEST[demo.fitness]} of the "
+            f"The winner has the {OBJECTIVES[demo.fitness].best} of the "
             f"{len(result.outcomes)} subnets evaluated.",
             f"Each row has a linear head of {result.export.n_params['head']} parameters as well.",
             "",
@@ -94,7 +93,7 @@ def database_output(status: DatabaseStatus) -> Output:
             f"{study.evaluated} of {study.planned}",
             str(study.failed),
             study.fitness,
-            number(study.best, 4),
+            study.best_text,
             study.held_by or "-",
         )
         for study in status.studies

@@ -9,7 +9,7 @@ from typing import Any
 from glora_search.recording import Database, StudyRecord, StudySummary, SweepSummary
 from glora_search.recording.storage_url import resolve_storage
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
-from glora_search.study.objectives import Objectives
+from glora_search.study.objectives import LOSS, Objectives
 from glora_search.study.outcomes import Outcome
 
 
@@ -25,6 +25,7 @@ class ListedStudy:
         planned: How many there will be; None where that is not stored.
         fitness: What it optimises.
         best: The best fitness so far.
+        best_text: The same as tables show it.
         held_by: The process that drives it now.
         fault: Why it cannot be read; None where it can.
     """
@@ -36,6 +37,7 @@ class ListedStudy:
     planned: int | None = None
     fitness: str = ""
     best: float | None = None
+    best_text: str = "-"
     held_by: str | None = None
     fault: str | None = None
 
@@ -198,11 +200,13 @@ def _listed(study: StudySummary) -> ListedStudy:
         planned=planned,
         fitness=f"val {study.objectives}",
         best=best,
+        best_text=study.objectives.each[0].text(best),
         held_by=None if study.holder is None else str(study.holder),
     )
 
 
 def _listed_sweep(sweep: SweepSummary) -> ListedStudy:
+    best = None if sweep.best is None else sweep.best[1].loss
     return ListedStudy(
         study=sweep.name,
         status=sweep.attributes.get("status"),
@@ -210,7 +214,8 @@ def _listed_sweep(sweep: SweepSummary) -> ListedStudy:
         failed=sweep.n_failed,
         planned=sweep.attributes.get("planned"),
         fitness="mean val loss",
-        best=None if sweep.best is None else sweep.best[1].loss,
+        best=best,
+        best_text=LOSS.text(best),
         held_by=sweep.held_by,
     )
 
@@ -260,7 +265,8 @@ def _best_value(
     finalists = from_attributes(attributes)
     if not finalists or finalists[0].loss is None:
         return best
-    return finalists[0].top1 if objectives.only.name == "top1" else finalists[0].loss
+    measured = objectives.only.measured
+    return best if measured is None else measured(finalists[0])
 
 
 def _planned(attributes: dict[str, Any]) -> int | None:

@@ -13,7 +13,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from glora_search.reporting.points import (
-    AXIS_TITLES,
     add_trial_points,
     hover,
     shown_value,
@@ -75,7 +74,7 @@ def history_figure(trials: Trials, objectives: Objectives) -> go.Figure:
         _add_best_so_far(figure, ordered, measure, row=row)
         _add_failures(figure, ordered, measure, across, row=row)
         figure.update_yaxes(
-            title_text=AXIS_TITLES[measure],
+            title_text=measure.axis_title,
             type="log" if use_log_axis(ordered, measure) else "linear",
             row=row,
             col=1,
@@ -85,7 +84,7 @@ def history_figure(trials: Trials, objectives: Objectives) -> go.Figure:
 
 
 def _add_best_so_far(figure: go.Figure, trials: Trials, measure: Objective, *, row: int) -> None:
-    better = min if measure.direction == "minimize" else max
+    better = max if measure.higher_is_better else min
     points = [
         (k, number, value)
         for k, (number, outcome) in enumerate(trials.items())

@@ -10,11 +10,8 @@ import plotly.graph_objects as go
 
 from glora_search.reporting.theme import Mark, operator_marks
 from glora_search.reporting.trials import Trials
-from glora_search.study.objectives import LOSS, TOP1, Objective
+from glora_search.study.objectives import LOSS, Objective
 from glora_search.study.outcomes import Outcome
-
-AXIS_TITLES: Final = {LOSS: "val loss (nats)", TOP1: "val top-1 (%)"}
-PARAMS_TITLE: Final = "adapter parameters (without the head)"
 
 _HOVER: Final = (
     "<b>trial %{customdata[0]}</b> · %{customdata[1]}<br>"
@@ -28,7 +25,7 @@ _HOVER: Final = (
 def shown_value(outcome: Outcome, measure: Objective) -> float | None:
     """The measure in the unit of its axis: loss in nats, top-1 in per cent; None if it failed."""
     value = measure.value(outcome)
-    return value if value is None or measure is LOSS else 100 * value
+    return None if value is None else measure.scale * value
 
 
 def hover(numbers: Sequence[int], trials: Trials) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from glora_search.reporting.formatting import (
     count,
@@ -15,12 +14,7 @@ from glora_search.reporting.formatting import (
     standard_error,
 )
 from glora_search.reporting.snapshot import Snapshot
-from glora_search.study.objectives import LOSS, TOP1
-
-_AIMS: Final = {
-    LOSS: "val loss (lower is better)",
-    TOP1: "val top-1 (higher is better; ties go to the lower val loss)",
-}
+from glora_search.study.objectives import LOSS, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +92,14 @@ def _evaluated(snapshot: Snapshot) -> str:
         f"{plural(len(snapshot.complete), 'subnet')} {was} evaluated in "
         f"{plural(snapshot.n_generations, 'generation')}, {failed}; that took "
         f"{seconds(duration_s)} of work by {plural(len(workers), 'worker')}. "
-        f"The search went by {_AIMS[snapshot.objectives.only]}."
+        f"The search went by {_aim(snapshot.objectives.only)}."
     )
+
+
+def _aim(objective: Objective) -> str:
+    better = "higher" if objective.higher_is_better else "lower"
+    ties = "" if objective is LOSS else "; ties go to the lower val loss"
+    return f"{objective.title} ({better} is better{ties})"
 
 
 def _mode(snapshot: Snapshot) -> list[str]:

@@ -7,8 +7,6 @@ from plotly.subplots import make_subplots
 
 from glora_search.reporting.formatting import standard_error
 from glora_search.reporting.points import (
-    AXIS_TITLES,
-    PARAMS_TITLE,
     add_trial_points,
     hover,
     shown_value,
@@ -16,7 +14,7 @@ from glora_search.reporting.points import (
 )
 from glora_search.reporting.theme import INK, TEMPLATE, WINNER
 from glora_search.reporting.trials import Trials, pareto_front, ranking
-from glora_search.study.objectives import LOSS, TOP1, Objective, Objectives
+from glora_search.study.objectives import LOSS, PARAMS, TOP1, Objective, Objectives
 
 
 def trade_off_figure(
@@ -44,12 +42,12 @@ def trade_off_figure(
         _add_front(figure, trials, measure, col=col)
         _add_winner(figure, trials, winner, measure, col=col)
         figure.update_yaxes(
-            title_text=AXIS_TITLES[measure],
+            title_text=measure.axis_title,
             type="log" if use_log_axis(trials, measure) else "linear",
             row=1,
             col=col,
         )
-    figure.update_xaxes(title_text=PARAMS_TITLE, separatethousands=True, nticks=6)
+    figure.update_xaxes(title_text=PARAMS.axis_title, separatethousands=True, nticks=6)
     return figure
 
 

@@ -49,7 +49,7 @@ def pareto_front(trials: Trials, measure: Objective) -> list[int]:
     Returns:
         Trial numbers, parameters rising, the measure getting better. Of equal trials, the earliest.
     """
-    sign = 1 if measure.direction == "minimize" else -1
+    sign = -1 if measure.higher_is_better else 1
     keyed = sorted(
         (outcome.candidate.n_params, sign * value, outcome.candidate.place, number)
         for number, outcome in trials.items()

@@ -8,10 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError
+
+
+class Figures(Protocol):
+    """What is measured of a subnet on the validation split: of an outcome, or of a finalist."""
+
+    @property
+    def loss(self) -> float | None:
+        """Mean cross-entropy, nats."""
+        ...
+
+    @property
+    def top1(self) -> float | None:
+        """Fraction of the images that is right."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +35,39 @@ class Objective:
     Args:
         name: In study files and in the database.
         direction: Optuna's word.
+        title: In texts.
+        axis_title: On the axes of figures.
+        scale: From the value to the unit of `axis_title`.
+        format: Of the value, as in a format string.
         value: From an outcome to the figure; None for an outcome that failed.
+        measured: From what is measured to the figure; None for an objective that needs no
+            measurement.
     """
 
     name: str
     direction: Literal["minimize", "maximize"]
+    title: str
+    axis_title: str
+    scale: float = 1.0
+    format: str = ".4f"
     value: Callable[[Outcome], float | None] = field(repr=False, compare=False)
+    measured: Callable[[Figures], float | None] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the search maximises it."""
+        return self.direction == "maximize"
+
+    @property
+    def best(self) -> str:
+        """The best value in words, such as `lowest val loss`."""
+        return f"{'highest' if self.higher_is_better else 'lowest'} {self.title}"
+
+    def text(self, value: float | None) -> str:
+        """A value as tables show it; a dash where there is none."""
+        return "-" if value is None else format(value, self.format)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _named, (self.name,)  # functions without a name cannot be pickled
@@ -36,11 +77,37 @@ def _named(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-LOSS: Final = Objective(name="loss", direction="minimize", value=lambda outcome: outcome.loss)
-TOP1: Final = Objective(name="top1", direction="maximize", value=lambda outcome: outcome.top1)
+def _loss(figures: Figures) -> float | None:
+    return figures.loss
+
+
+def _top1(figures: Figures) -> float | None:
+    return figures.top1
+
+
+LOSS: Final = Objective(
+    name="loss",
+    direction="minimize",
+    title="val loss",
+    axis_title="val loss (nats)",
+    value=_loss,
+    measured=_loss,
+)
+TOP1: Final = Objective(
+    name="top1",
+    direction="maximize",
+    title="val top-1",
+    axis_title="val top-1 (%)",
+    scale=100.0,
+    value=_top1,
+    measured=_top1,
+)
 PARAMS: Final = Objective(
     name="params",
     direction="minimize",
+    title="adapter parameters",
+    axis_title="adapter parameters (without the head)",
+    format=",.0f",
     value=lambda outcome: None if outcome.failed else float(outcome.candidate.n_params),
 )
 OBJECTIVES: Final = {objective.name: objective for objective in (LOSS, TOP1, PARAMS)}
@@ -112,7 +179,7 @@ class Objectives:
         candidate, value = outcome.candidate, self.only.value(outcome)
         if value is None or outcome.loss is None:
             return math.inf, math.inf, candidate.n_params, *candidate.place
-        first = value if self.only.direction == "minimize" else -value
+        first = -value if self.only.higher_is_better else value
         return first, outcome.loss, candidate.n_params, *candidate.place
 
 

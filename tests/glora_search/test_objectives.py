@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 import pytest
 import sqlalchemy as sa
 from recording_cases import SPACE, batch
 
+from glora_search.operations.status import list_studies
 from glora_search.proposing import SearchSettings
 from glora_search.recording import Database
+from glora_search.study.finalists import ATTRIBUTE, Finalist, to_attribute
 from glora_search.study.objectives import BY_LOSS, OBJECTIVES, Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError
@@ -39,6 +43,43 @@ def test_the_best_by_rank_has_the_best_value(name: str, found: list[Outcome]) ->
     falling = objectives.only.direction == "maximize"
     assert known == sorted(known, reverse=falling)
     assert values[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "text", "again"),
+    [
+        ("loss", "lowest val loss", "0.4321", 0.4321),
+        ("top1", "highest val top-1", "0.8250", 0.825),
+        ("params", "lowest adapter parameters", "12,345", None),
+    ],
+)
+def test_what_an_objective_is_called(name: str, best: str, text: str, again: float | None) -> None:
+    objective = OBJECTIVES[name]
+    value = 12_345.0 if again is None else again
+    assert (objective.best, objective.text(value), objective.text(None)) == (best, text, "-")
+    assert objective.axis_title.startswith(objective.title)
+    finalist = Finalist(trial=0, loss=0.4321, top1=0.825)
+    assert (objective.measured and objective.measured(finalist)) == again
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_the_list_of_studies_shows_the_best(
+    name: str, tmp_path: Path, found: list[Outcome]
+) -> None:
+    url, objectives = f"sqlite:///{tmp_path / 's.db'}", Objectives.of(name)
+    complete = [outcome for outcome in found if not outcome.failed]
+    best = objectives.only.value(min(complete, key=objectives.rank))
+    with Database.open(url, create=True) as database:
+        record = database.create_study("one", space=SPACE, objectives=objectives, attributes={})
+        with record.hold():
+            record.flush(found)
+        (listed,) = list_studies(url).studies
+        assert (listed.best, listed.best_text) == (best, objectives.only.text(best))
+        scored = Finalist(trial=0, loss=0.25, top1=0.75)
+        with record.hold():
+            record.set_attribute(ATTRIBUTE, to_attribute([scored]))
+    (listed,) = list_studies(url).studies
+    assert listed.best == {"loss": 0.25, "top1": 0.75, "params": best}[name]
 
 
 def test_several_objectives_are_stored_as_optunas(database_url: str, found: list[Outcome]) -> None:

@@ -18,7 +18,7 @@ from glora_search.reporting import write_report
 from glora_search.reporting.page import render_page
 from glora_search.reporting.snapshot import take_snapshot
 from glora_search.study.errors import ReportError
-from glora_search.study.objectives import BY_TOP1
+from glora_search.study.objectives import BY_TOP1, Objectives
 from search_spaces import GLoRASearchError
 
 pytestmark = pytest.mark.slow
@@ -184,6 +184,17 @@ def test_layers_that_are_named_as_in_swin_and_fitness_top1(tmp_path: Path) -> No
     assert f"The winner is trial {winner}" in page.words
     assert "The search went by val top-1" in page.words
     assert "depth: block (layers.N, layers.N.blocks.N)" in "".join(page.scripts)
+
+
+def test_fitness_that_is_not_measured(tmp_path: Path) -> None:
+    with recorded(tmp_path, outcomes(12), objectives=Objectives.of("params")) as record:
+        write_report(record, tmp_path / "report.html")
+        best = min(record.trials().values(), key=lambda o: o.candidate.n_params)
+    page = Page.read(tmp_path / "report.html")
+    aim = "adapter parameters (lower is better; ties go to the lower val loss)"
+    assert f"The search went by {aim}." in page.words
+    assert f"{best.candidate.n_params:,} adapter parameters, val loss" in page.words
+    assert "by adapter parameters, beside uniform draws" in page.words
 
 
 @pytest.mark.slow
