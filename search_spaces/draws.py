@@ -66,6 +66,7 @@ class ParamLimits:
 
 
 NO_LIMITS = ParamLimits()
+"""The limits that every subnet is within."""
 
 
 def check_feasible(costs: Sequence[Sequence[int]], limits: ParamLimits) -> None:

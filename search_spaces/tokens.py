@@ -17,6 +17,7 @@ from typing import Final
 from search_spaces.errors import InvalidConfigError
 
 SUPPORTS: Final = ("A", "B", "C", "D", "E")
+"""The support tensors of a layer, in the order in which configurations name them."""
 
 _LORA: Final = "lora_<r>"
 _FORMS: Final = {

@@ -16,6 +16,7 @@ from search_spaces import GLoRASearchError
 from supernet.data import Split
 
 Precision = Literal["auto", "fp32", "bf16"]
+"""Number format of a forward pass. `auto`: `bf16` on a GPU, `fp32` on a CPU."""
 
 LOSS_DIGITS = 6
 """Decimals to which a mean loss is rounded: float32 sums are stable to about 1e-7 of it."""

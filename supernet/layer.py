@@ -20,6 +20,7 @@ from search_spaces import InvalidConfigError, LayerConfig, rank_of
 from supernet.adapted_linear import Choice, Form, adapted_linear
 
 Storage = Literal["entangled", "separate"]
+"""Whether the choices of a support tensor share their parameters, or each has its own."""
 
 _STORED: Final[dict[str, dict[tuple[str, str], str]]] = {
     # (support, token) -> the parameter that holds it where every choice has its own tensor

@@ -23,9 +23,12 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+KINDS = {"python", "toml"}  # what is tried below
 _FENCE = re.compile(
-    r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL
+    r"^(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
+_FENCE_LINE = re.compile(r"^[ >]*(?:```|~~~)", re.MULTILINE)
 _COMMAND = re.compile(r"^ {4}(?P<line>glora-search [^#\n]*)", re.MULTILINE)
 
 
@@ -45,11 +48,30 @@ class Block(NamedTuple):
 def blocks(kind: str) -> list[Block]:
     """All blocks of a kind, in the order in which they are read."""
     return [
-        Block(page.name, number, found["kind"], found["text"], found["note"] or "")
+        block
         for page in PAGES
-        for number, found in enumerate(_FENCE.finditer(page.read_text()))
-        if found["kind"] == kind
+        for block in blocks_of(page.name, page.read_text())
+        if block.kind == kind
     ]
+
+
+def blocks_of(page: str, text: str) -> list[Block]:
+    """All fenced blocks of a page."""
+    return [
+        Block(page, number, found["kind"], found["text"], found["note"] or "")
+        for number, found in enumerate(_FENCE.finditer(text))
+    ]
+
+
+def untried(page: str, text: str) -> list[str]:
+    """The fenced blocks of a page that no test below tries."""
+    found = blocks_of(page, text)
+    faults = [
+        f"{block}: {block.kind or 'no language'}" for block in found if block.kind not in KINDS
+    ]
+    if len(_FENCE_LINE.findall(text)) != 2 * len(found):
+        faults.append(f"{page}: a fence that is not understood")
+    return faults
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -66,7 +88,27 @@ def test_there_are_examples() -> None:
     assert len(blocks("python")) >= 6
     assert len(blocks("toml")) >= 4
     assert len(commands()) >= 25
-    assert not blocks(""), "every fence says what it holds"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_tried(page: Path) -> None:
+    assert untried(page.name, page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("```\nls\n```\n", ["p-0: no language"]),
+        ("```python\n1\n```\n\n```\nls\n```\n", ["p-1: no language"]),
+        ("```bash\nls\n```\n", ["p-0: bash"]),
+        ("``` python\n1\n```\n", ["p: a fence that is not understood"]),
+        ("  ```python\n  1\n  ```\n", ["p: a fence that is not understood"]),
+        ("~~~python\n1\n~~~\n", ["p: a fence that is not understood"]),
+        ("<!-- continues -->\n```python\n1\n```\n\n```toml\n```\n", []),
+    ],
+)
+def test_a_block_that_nothing_tries_is_found(text: str, told: list[str]) -> None:
+    assert untried("p", text) == told
 
 
 @pytest.fixture(scope="module")
