@@ -119,7 +119,7 @@ ROOMS: dict[str, set[str]] = {  # each may import those named with it, all of wh
 
 DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the others, anything
     "proposing": {""},
-    "recording": {"", "storage_url", "urls", "batch_writer", "shielding"},
+    "recording": {"", "storage_url", "batch_writer", "shielding"},
     "evaluating": {"", "in_process", "package", "ray_actors", "results"},
     "reporting": {""},
     "bench": {"plan", "power", "recipes", "runs", "schedule", "suites", "table"},

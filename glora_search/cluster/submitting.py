@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from glora_search.cluster.jobs import Jobs
-from glora_search.recording.storage_url import ENVIRONMENT
-from glora_search.recording.urls import parse_url
+from glora_search.recording.storage_url import ENVIRONMENT, parse_url
 from glora_search.study.errors import StorageError, StudyFileError
 from glora_search.study.reading import apply_overrides, check_overrides, load_study_file
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from glora_search.cluster.artifacts import Artifacts
 from glora_search.recording import Database, StudyRecord
-from glora_search.recording.storage_url import driver_url
-from glora_search.recording.urls import parse_url
+from glora_search.recording.storage_url import driver_url, parse_url
 from glora_search.stages.exporting import (
     Chosen,
     Export,

@@ -23,8 +23,8 @@ import optuna
 import sqlalchemy as sa
 
 from glora_search.recording.shielding import shielded
+from glora_search.recording.storage_url import DatabaseURL, parse_url
 from glora_search.recording.transience import is_transient
-from glora_search.recording.urls import DatabaseURL, parse_url
 from glora_search.study.errors import StorageError, StorageUnavailableError
 
 _log = logging.getLogger(__name__)

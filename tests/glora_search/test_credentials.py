@@ -27,7 +27,7 @@ from glora_search.cli.watching import study_so_far
 from glora_search.cluster.reaching import check_reachable
 from glora_search.cluster.submitting import resume_submission
 from glora_search.recording import Database
-from glora_search.recording.urls import parse_url
+from glora_search.recording.storage_url import parse_url
 from glora_search.study.credentials import scrubbed
 from glora_search.study.errors import ClusterError, StorageError, StudyFileError
 

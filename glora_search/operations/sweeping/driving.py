@@ -16,8 +16,7 @@ from glora_search.operations.sweeping.tuning import Plan, Rung, run_tune
 from glora_search.operations.sweeping.workers import trial_workers
 from glora_search.recording import Database, SweepRecord, SweepSummary
 from glora_search.recording.shielding import shielded
-from glora_search.recording.storage_url import driver_url
-from glora_search.recording.urls import parse_url
+from glora_search.recording.storage_url import driver_url, parse_url
 from glora_search.stages.prepare import Materials, prepare
 from glora_search.stages.progress import Bar, Progress, Silent
 from glora_search.study.errors import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glora_search.recording.urls import parse_url
+from glora_search.recording.storage_url import parse_url
 from glora_search.study.errors import StorageError
 
 
