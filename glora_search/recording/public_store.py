@@ -111,7 +111,7 @@ class PublicStore:
     def tally(self) -> Tally:  # noqa: D102
         trials = self._ours()
         values = [trial.values[0] for trial in trials if trial.values]
-        best = min if self._objectives.each[0].direction == "minimize" else max
+        best = max if self._objectives.each[0].higher_is_better else min
         n_failed = sum(trial.state is TrialState.FAIL for trial in trials)
         return Tally(
             n_complete=len(trials) - n_failed,

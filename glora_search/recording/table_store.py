@@ -158,7 +158,7 @@ class TableStore:
         return dict(sorted(found.items()))
 
     def tally(self) -> Tally:  # noqa: D102
-        best = sa.func.min if self._objectives.each[0].direction == "minimize" else sa.func.max
+        best = sa.func.max if self._objectives.each[0].higher_is_better else sa.func.min
         query = (
             sa.select(_TRIALS.c.state, sa.func.count(), best(_VALUES.c.value))
             .join(

@@ -16,7 +16,13 @@ from glora_search.operations.sweeping.driving import sweep
 from glora_search.recording import Database, SweepRecord
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Silent
-from glora_search.study.errors import ClusterError, StudyExistsError, StudyFileError, StudyHeldError
+from glora_search.study.errors import (
+    ArtifactError,
+    ClusterError,
+    StudyExistsError,
+    StudyFileError,
+    StudyHeldError,
+)
 from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_trial import SweepTrial
 from search_spaces import GLoRASearchError
@@ -66,6 +72,13 @@ def swept(file: StudyFile, url: str, *, failed: bool) -> SweepRecord:
 def test_no_cluster(tmp_path: Path, url: str) -> None:
     file = study(tmp_path, cluster={"address": "127.0.0.1:1"})
     with pytest.raises(ClusterError, match=r"no Ray at '127\.0\.0\.1:1'"):
+        sweep(file, storage=url)
+    assert not (tmp_path / "studies.db").exists()
+
+
+def test_artifacts_are_tried_before_ray(tmp_path: Path, url: str) -> None:
+    file = study(tmp_path, cluster={"address": "127.0.0.1:1", "artifacts": "sss://bucket"})
+    with pytest.raises(ArtifactError, match="Protocol not known"):
         sweep(file, storage=url)
     assert not (tmp_path / "studies.db").exists()
 

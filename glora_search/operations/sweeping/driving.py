@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ray.util.queue import Empty, Queue
 
+from glora_search.cluster.artifacts import Artifacts
 from glora_search.cluster.connection import WorkerPool, last_words, ray
 from glora_search.operations.sweeping.comparable import open_or_create
 from glora_search.operations.sweeping.recipes import swept_space, written_recipe
@@ -57,8 +58,11 @@ def sweep(
     url = driver_url(storage)
     _check_trains(file, progress)
     with ExitStack() as stack:
-        # Mistakes are raised before anything is recorded.
-        pool = stack.enter_context(trial_workers(file, progress)) if _missing(url, file) else None
+        # Mistakes are raised before anything is recorded, and those that show at once come first.
+        pool = None
+        if _missing(url, file):
+            Artifacts(url=file.cluster.artifacts).check()
+            pool = stack.enter_context(trial_workers(file, progress))
         materials = prepare(file, progress)
         database = stack.enter_context(Database.open(url, create=True))
         record = open_or_create(database, materials)
