@@ -25,8 +25,8 @@ def comparison_output(comparison: Comparison) -> Output:
         ),
         rows=[_row(row, comparison.reference) for row in comparison.rows],
         lines=[
-            f"difference: test top-1 less that of {comparison.reference}, in points, paired by task "
-            "and seed, with its 95% bootstrap interval.",
+            f"difference: test top-1 less that of {comparison.reference}, in points, paired by "
+            "task and seed, with its 95% bootstrap interval.",
             "params: trainable ones without the head. MB: activations, gradients and moments of a "
             "training step.",
             "forward: time of what is left behind, as a ratio to the plain backbone.",
