@@ -29,6 +29,7 @@ PUBLISHED_LR: Final = {
     "vpt-shallow": 1e-3,
     "vpt-deep": 1e-3,
     "adaptformer": 1e-3,
+    "scratch": 1e-3,
     "vlora": 1e-3,
     "glora": 5e-4,
     "glora-search": 5e-4,

@@ -35,6 +35,7 @@ from supernet import (
 from supernet.backbones import head_names, load_checkpoint, load_pretrained
 from supernet.data import load_search_splits, load_split, load_test_split, missing_classes
 from supernet.fingerprints import fingerprint
+from supernet.methods import VLoRA
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -186,7 +187,9 @@ def _pretrain(
     artifacts: Artifacts,
     progress: Progress,
 ) -> Path:
-    """Train the backbone on other data, unless that has been done; the file with its weights."""
+    """Train the backbone, unless that has been done; the file with its weights, those of a plain
+    network.
+    """
     source = make_source(section.data)
     architecture = Architecture(
         architecture.model, source.label_space().num_classes, architecture.args
@@ -195,17 +198,20 @@ def _pretrain(
     model = architecture.build(seed=seed).to(device)
     preprocessing = Preprocessing.from_model(model, **section.data.preprocessing_overrides())
     train = load_split(source, "train", preprocessing)
+    shrunk = VLoRA().adapt(model, seed=seed).to(device) if section.method == "vlora" else None
     identity = {
         "architecture": repr(architecture),
         "train": train.fingerprint,
         "recipe": json.dumps(section.recipe_fields(), sort_keys=True),
         "seed": str(seed),
     }
+    if section.method != "full":
+        identity["method"] = section.method
     path = cached_path(file.study.directory / "backbones", identity)
 
     def train_all(checkpointing: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
         train_network(
-            model,
+            shrunk or model,
             train.to(device),
             Recipe(**section.recipe_fields()),
             seed=seed,
@@ -217,7 +223,7 @@ def _pretrain(
         path,
         identity,
         train_all,
-        model.state_dict,
+        lambda: (shrunk.merge() if shrunk else model).state_dict(),
         what="pretraining the backbone",
         epochs=section.epochs,
         every_s=file.supernet.checkpoint_every_s,

@@ -49,9 +49,12 @@ class _Recipe(Section):
 
 
 class PretrainSection(_Recipe):
-    """How to pretrain a backbone on other data, where there are no weights."""
+    """How to train a backbone where there are no weights: all of it, or as VLoRA, which has fewer
+    weights and becomes a plain network of full size when it has trained.
+    """
 
     data: DataSection
+    method: Literal["full", "vlora"] = "full"
 
 
 class BackboneSection(Section):

@@ -12,7 +12,7 @@ from supernet.methods.fact import FacTTK, FacTTT
 from supernet.methods.glora import GLoRA
 from supernet.methods.lora import LoRA
 from supernet.methods.method import Method, sized
-from supernet.methods.own_weights import BitFit, FullFineTuning, LinearProbe
+from supernet.methods.own_weights import BitFit, FromScratch, FullFineTuning, LinearProbe
 from supernet.methods.repadapter import RepAdapter
 from supernet.methods.ssf import SSF
 from supernet.methods.vlora import VLoRA
@@ -22,7 +22,7 @@ _METHODS: Final[tuple[Callable[[], Method], ...]] = (
     *(LinearProbe, FullFineTuning, BitFit),
     *(LoRA, SSF, FacTTT, FacTTK, RepAdapter),
     *(VPTShallow, VPTDeep, AdaptFormer),
-    *(VLoRA, GLoRA),
+    *(FromScratch, VLoRA, GLoRA),
 )
 METHODS: Final = {method().name: method for method in _METHODS}
 """Every method by its name on the command line, with its published settings."""
@@ -34,6 +34,7 @@ __all__ = [
     "BitFit",
     "FacTTK",
     "FacTTT",
+    "FromScratch",
     "FullFineTuning",
     "GLoRA",
     "LinearProbe",

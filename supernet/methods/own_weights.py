@@ -51,6 +51,14 @@ class FullFineTuning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromScratch(FullFineTuning):
+    """Trains every weight of a network that starts at random: the full-rank twin of VLoRA."""
+
+    name: ClassVar[str] = "scratch"
+    from_scratch: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class BitFit:
     """Trains the biases."""
 
