@@ -152,7 +152,7 @@ def test_the_seed_alone_decides_the_start(name: str) -> None:
     one, same, other = start(1), start(1), start(2)
     assert all(torch.equal(one[key], same[key]) for key in one)
     random = not all(torch.equal(one[key], other[key]) for key in one)
-    assert random == (name not in ("linear", "full", "bitfit"))
+    assert random == (name not in ("linear", "full", "bitfit", "scratch"))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n]().size])
