@@ -1,4 +1,4 @@
-"""From candidates to outcomes: in this process, or on Ray actors; one protocol for both."""
+"""Evaluates candidates, in this process or on Ray actors. Both keep one protocol."""
 
 from glora_search.evaluating.protocol import Evaluator
 

@@ -1,4 +1,4 @@
-"""The evaluator without Ray: one candidate after the other, in this process."""
+"""The evaluator without Ray. It evaluates in this process, one candidate after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class InProcessEvaluator:
     """Evaluates in the calling thread; see `Evaluator`.
 
     Args:
-        package: The supernet and the split, as a worker would get them.
+        package: The supernet and the split, as workers get them.
     """
 
     def __init__(self, package: Package) -> None:
@@ -21,8 +21,8 @@ class InProcessEvaluator:
         self._worker = worker_name()
 
     def evaluate(self, candidates: Iterable[Candidate]) -> Iterator[Outcome]:
-        """Of a batch in the order in which the network finds them cheapest; of a supply one after
-        the other.
+        """Outcomes of a batch, in the order that is cheapest for the network; or of a supply, in
+        its order.
         """
         runs = [candidates] if isinstance(candidates, Sequence) else ([c] for c in candidates)
         for run in runs:
@@ -30,4 +30,4 @@ class InProcessEvaluator:
                 yield result.outcome(run[result.position], self._worker)
 
     def close(self) -> None:
-        """Do nothing: the memory goes with this object."""
+        """Do nothing: the memory is freed with this object."""

@@ -17,11 +17,11 @@ class EvaluationPackage:
 
     Args:
         supernet: With its trained weights.
-        split: A split, packed.
-        batch_size: Images a forward.
-        precision: Of the forward.
-        device: `cpu`, or `cuda` for the GPU that the worker is given.
-        threads: CPU threads; the same number wherever a study is evaluated.
+        split: The split, packed.
+        batch_size: Images in one forward pass.
+        precision: The number format of the forward pass.
+        device: `cpu`, or `cuda` for the worker's GPU.
+        threads: CPU threads; every worker of a study uses the same number.
     """
 
     supernet: PackedSupernet
@@ -35,7 +35,7 @@ class EvaluationPackage:
     def of(
         cls, supernet: Supernet, architecture: Architecture, split: Split, **how: Any
     ) -> EvaluationPackage:
-        """Pack a supernet that is in this process; `how` are the other fields."""
+        """Pack a supernet of this process; `how` gives the other fields."""
         packed = PackedSupernet.of(supernet, architecture)
         return cls(supernet=packed, split=pack_split(split), **how)
 
@@ -45,7 +45,7 @@ class EvaluationPackage:
         return self.supernet.space
 
     def unpack(self) -> SubnetEvaluator:
-        """Build the supernet again on `device`, and set this process's number of threads."""
+        """Rebuild the supernet on `device`, and set this process's number of threads."""
         torch.set_num_threads(self.threads)
         return SubnetEvaluator(
             self.supernet.unpack(self.device).eval(),

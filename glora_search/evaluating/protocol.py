@@ -1,4 +1,4 @@
-"""The interfaces of evaluating: towards the search loop, and towards the network."""
+"""The interfaces of evaluation: to the search loop, and to the network."""
 
 from __future__ import annotations
 
@@ -15,49 +15,51 @@ if TYPE_CHECKING:  # a worker that needs no torch does not import it
 class Evaluator(Protocol):
     """Evaluates candidates on the validation split.
 
-    The loss and top-1 of a candidate do not depend on the implementation, on the number of workers,
-    on which worker evaluated it, or on what was evaluated before it.
+    The loss and top-1 of a candidate do not depend on the implementation, the number of workers,
+    the worker that evaluated it, or the candidates that were evaluated before it.
     """
 
     def evaluate(self, candidates: Iterable[Candidate]) -> Iterator[Outcome]:
-        """Outcomes as they arrive, in any order; one for each candidate.
+        """Yield one outcome for each candidate, as outcomes arrive, in any order.
 
-        A sequence is a batch: all of it waits for workers from the start, and neighbours in it may
-        be evaluated together. Any other iterable is a supply, for a search that makes a candidate
-        when a worker is free: it is drawn from in the caller's thread, only when a worker has room,
-        and after the outcomes that have arrived were yielded. Once it has ended, it is not asked
-        again.
+        A sequence is a batch: all of its candidates are known from the start, and similar ones may
+        be evaluated together.
 
-        A candidate whose evaluation raises, gives a loss that is not finite, or repeatedly ends its
-        worker, has an outcome that says so; the others are evaluated all the same. A caller that
-        stops iterating early loses only what has not been yielded.
+        Any other iterable is a supply, for a search that makes a candidate when a worker is free.
+        The evaluator takes a candidate from it in the caller's thread, and only when a worker has
+        room and all outcomes that have arrived were yielded. Once the supply has ended, the
+        evaluator does not ask it again.
+
+        If an evaluation raises, gives a loss that is not finite, or repeatedly ends its worker, the
+        candidate's outcome holds the error; the other candidates are still evaluated. A caller that
+        stops early loses only the outcomes that it was not given.
 
         Raises:
-            ClusterError: There is no worker left to evaluate on, and none can be had.
+            ClusterError: No worker is left, and the cluster can give no new one.
         """
         ...
 
     def close(self) -> None:
-        """Give back workers and memory. The evaluator is of no use afterwards; twice does no
-        harm.
+        """Release workers and memory. The evaluator cannot be used afterwards. A second call
+        does nothing.
         """
         ...
 
 
 class SubnetScorer(Protocol):
-    """Scores subnets in this process; `supernet.SubnetEvaluator` is the one that a search uses."""
+    """Scores subnets in this process. A search uses `supernet.SubnetEvaluator`."""
 
     def evaluate_each(
         self, subnets: Sequence[SubnetConfig]
     ) -> Iterator[tuple[int, Evaluation | Exception]]:
-        """(position in `subnets`, figures or what the evaluation raised), each once, in any
-        order.
+        """For each of `subnets`, in any order: its position, and its figures or the exception of
+        its evaluation.
         """
         ...
 
 
 class Package(Protocol):
-    """What is sent to workers, once: `EvaluationPackage`, or a stand-in without a network."""
+    """Sent to each worker once: an `EvaluationPackage`, or a stand-in without a network."""
 
     @property
     def space(self) -> str:
@@ -65,5 +67,5 @@ class Package(Protocol):
         ...
 
     def unpack(self) -> SubnetScorer:
-        """Make ready to score, in the process that will do it."""
+        """Build the scorer, in the process that will use it."""
         ...

@@ -1,8 +1,8 @@
-"""The evaluator on a Ray cluster: actors that stay up, each holding backbone, adapters and data.
+"""The evaluator on a Ray cluster. Its actors stay up; each holds backbone, adapters and data.
 
-An actor is made once and gets one run of candidates after the other. It streams back the results:
-several at a time where evaluations are fast, one by one where they are slow. Weights and images are
-put into the object store once and mapped by every actor of a node.
+An actor is made once and gets one run of candidates after the other. It streams the results back:
+one by one if evaluations are slow, several in a message if they are fast. Weights and images are
+put into the object store once; all actors of a node map the same copy.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from search_spaces import Genome, InvalidConfigError, SearchSpace
 __all__ = ["RayEvaluator", "RayWorkers", "WorkerDiedError", "WorkerPool"]
 
 _log = logging.getLogger(__name__)
-_RUN_NUMBERS: Final = itertools.count()  # of all evaluators: they may share workers
+_RUN_NUMBERS: Final = itertools.count()  # across evaluators, because they may share workers
 
 
 class WorkerDiedError(ClusterError):
-    """A candidate ended its worker `max_tries` times."""
+    """The evaluation of a candidate ended its worker `max_tries` times."""
 
 
 class RayWorkers:
-    """A connection to Ray with actors that are coming up; `evaluator` gives them work.
+    """A connection to Ray with actors that start in the background; `evaluator` gives them work.
 
-    Made before the supernet trains, so that a cluster that is too small is an error at once.
+    It is made before the supernet trains, so a cluster that is too small is an error at once.
 
     Args:
-        address: None starts a Ray of just the size that is needed on this machine, and ends it on
-            `close`; `auto` or `ray://host:port` joins one.
+        address: `auto` or `ray://host:port` joins a Ray. None starts one on this machine, just
+            large enough for the workers, and `close` ends it.
         pool: Number and size of the workers.
-        on_wait: As of `connect`.
+        on_wait: As in `connect`.
 
     Raises:
-        ClusterError: There is no Ray at `address`, or it has not what the workers need.
+        ClusterError: There is no Ray at `address`, or it is too small for the workers.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class RayWorkers:
         self._actors = [new_actor(pool) for _ in range(n)]
 
     def warm_up(self) -> None:
-        """Have the actors import what an `EvaluationPackage` needs, while the driver is busy with
-        other things.
+        """Let the actors import what an `EvaluationPackage` needs, while the driver does other
+        work.
         """
         for actor in self._actors:
             actor.warm_up.remote()
@@ -75,7 +75,7 @@ class RayWorkers:
         return RayEvaluator(package, self._pool, self._actors)
 
     def close(self) -> None:
-        """Leave Ray, and end it if it was started here."""
+        """Disconnect from Ray; end it if it was started here."""
         ray.shutdown()
 
 
@@ -85,7 +85,7 @@ class RayEvaluator:
     Args:
         package: The supernet and the split.
         pool: Number and size of the workers.
-        actors: Those that are there already; the list is kept up to date as they come and go.
+        actors: The existing actors. The evaluator keeps this list up to date.
     """
 
     def __init__(self, package: Package, pool: WorkerPool, actors: list[Any]) -> None:
@@ -95,7 +95,7 @@ class RayEvaluator:
         self._pace_s = math.inf  # seconds an evaluation, in the last batch
 
     def evaluate(self, candidates: Iterable[Candidate]) -> Iterator[Outcome]:
-        """Outcomes as the actors give them."""
+        """Outcomes as they arrive from the actors."""
         if isinstance(candidates, Sequence):
             return self._evaluate_batch(candidates)
         return self._evaluate_supply(iter(candidates))
@@ -113,7 +113,7 @@ class RayEvaluator:
         batch = Batch(genomes, max_tries=self._pool.max_tries, pace_s=self._pace_s)
         try:
             while True:
-                self._feed(batch, genomes)  # first, so that no worker waits for the caller
+                self._feed(batch, genomes)  # before the yield: no worker waits for the caller
                 yield from arrived
                 spent_s += sum(outcome.eval_s for outcome in arrived)
                 if batch.done:
@@ -162,7 +162,7 @@ class RayEvaluator:
                     for result, worker in self._hear(seat, supply)
                 ]
                 for outcome in arrived:
-                    # Before the next are drawn, which may depend on it.
+                    # Yielded before the next candidate is drawn, which may depend on it.
                     n_arrived, spent_s = n_arrived + 1, spent_s + outcome.eval_s
                     supply.pace_s = spent_s / n_arrived
                     yield outcome
@@ -170,28 +170,28 @@ class RayEvaluator:
             self._crew.cancel()
 
     def _encoded(self, candidate: Candidate) -> Genome | Outcome:
-        """What workers get of a candidate; the outcome of one that is not of the space."""
+        """The candidate's genome; or its outcome, if its subnet is not of the search space."""
         try:
             return self._space.encode(candidate.subnet)
         except InvalidConfigError as error:
             return failure(0, error, eval_s=0.0).outcome(candidate, worker_name())
 
     def _feed(self, batch: Batch, genomes: dict[int, Genome]) -> None:
-        """Give a run to every worker that has room; keep a share for workers that may come."""
+        """Give a run to every worker that has room. A share is kept for workers that may come."""
         workers = self._crew.size
         for seat in self._crew.seats:
             if not seat.has_room:
                 continue
             if batch.suspects:
                 if seat.flights:
-                    continue  # it comes free soon
+                    continue  # it will be free soon
                 run, alone = [batch.suspects.popleft()], True
             elif batch.waiting:
                 run, alone = batch.take_run(workers), False
             else:
                 break
             if not run:
-                break  # a supply came to its end
+                break  # the supply has ended
             if not seat.flights:
                 seat.heard = time.monotonic()
             number = next(_RUN_NUMBERS)
@@ -199,8 +199,8 @@ class RayEvaluator:
             seat.flights.append(Flight(number, stream, run, set(run), alone))
 
     def _hear(self, seat: Seat, batch: Batch) -> list[tuple[Result, str]]:
-        """Read the message of a seat that is ready: results with positions in the batch, and the
-        worker's name.
+        """Read a message from a seat that has one. Returns results with their positions in the
+        batch, each with the worker's name.
         """
         if seat.worker is None:
             self._crew.start(seat)
@@ -224,12 +224,14 @@ class RayEvaluator:
             raise ClusterError(f"a worker cannot evaluate: {last_words(error)}") from error
         results = flight.accept(report, batch)
         if results and not flight.left:
-            seat.flights.popleft()  # nothing but its end would follow
+            seat.flights.popleft()  # only the end of its stream would follow
         return [(result, seat.worker) for result in results]
 
     def _replace_worker(self, seat: Seat, batch: Batch) -> list[tuple[Result, str]]:
-        """Put a new actor into the seat of one that is dead or has hung; what it leaves is tried
-        again, or given up.
+        """Replace an actor that died or hung. Its candidates are tried again, or given up.
+
+        Returns:
+            Results that the actor had sent, and the failure of a candidate that is given up.
         """
         await_head()
         worker, flights, hung = seat.worker or "-", list(seat.flights), seat.hung

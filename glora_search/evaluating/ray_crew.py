@@ -1,4 +1,4 @@
-"""The workers of an evaluator: they start, send messages, hang or die, and are replaced."""
+"""The workers of an evaluator: starts them, waits for their messages, and replaces dead ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TICK_S: Final = 1.0
 
 
 class Crew:
-    """One seat for each worker. Where their number is open, seats come and go with the room that
-    the cluster has.
+    """One seat for each worker. With an elastic pool, the number of seats follows the room that the
+    cluster has.
 
     Args:
         package: The supernet and the split.
         pool: Number and size of the workers.
-        actors: Those that are there already; the list is kept up to date as they come and go.
+        actors: The existing actors. The crew keeps this list up to date.
     """
 
     def __init__(self, package: Package, pool: WorkerPool, actors: list[Any]) -> None:
@@ -30,26 +30,26 @@ class Crew:
         self._actors = actors
         self._package = ray.put(package)
         self.seats = [Seat(actor, actor.load.remote(self._package)) for actor in actors]
-        self._died_loading = 0  # one after the other
+        self._died_loading = 0  # workers in a row
         self._looked_for_room = self.last_up = time.monotonic()
 
     @property
     def size(self) -> int:
-        """Workers among which a batch is shared out, with one more where more may come."""
+        """Workers that share a batch; one more for an elastic pool, where more may come."""
         return len(self.seats) + self._pool.elastic
 
     def ready(self) -> list[Seat]:
-        """Wait, for at most a second, for seats that have a message. Seats that have sent none for
-        too long are among them.
+        """Wait at most a second for seats that have a message. Seats that have been silent for too
+        long are returned as well.
         """
         self._grow()
         awaited = {seat.awaited: seat for seat in self.seats if seat.awaited is not None}
-        if not awaited:  # every node has left
+        if not awaited:  # no worker is left
             time.sleep(_TICK_S)
             self._check_patience()
             return []
         ready, others = ray.wait(list(awaited), num_returns=1, timeout=_TICK_S)
-        if ready and others:  # all others that are ready by now
+        if ready and others:  # those that are ready too
             more, others = ray.wait(others, num_returns=len(others), timeout=0)
             ready += more
         if not ready:
@@ -59,20 +59,20 @@ class Crew:
         ]
 
     def _grow(self) -> None:
-        """With an open number of workers, add a seat for each that the cluster has room for."""
+        """With an elastic pool, add a seat for each worker that the cluster has room for."""
         now = time.monotonic()
         if not self._pool.elastic or now < self._looked_for_room + _TICK_S:
             return
         self._looked_for_room = now
         await_head()
-        coming = sum(seat.worker is None for seat in self.seats)  # may not have their share yet
+        coming = sum(seat.worker is None for seat in self.seats)  # may not occupy their room yet
         for _ in range(self._pool.share.times(free_nodes()) - coming):
             actor = new_actor(self._pool)
             self.seats.append(Seat(actor, actor.load.remote(self._package)))
             self._actors.append(actor)
 
     def _check_patience(self) -> None:
-        """Raise ClusterError where no worker has been up for too long, or the head is gone."""
+        """Raise ClusterError if no worker was up for too long, or the head is gone."""
         await_head()
         now = time.monotonic()
         if any(seat.worker is not None for seat in self.seats):
@@ -85,14 +85,16 @@ class Crew:
             )
 
     def _has_hung(self, seat: Seat) -> bool:
-        """Whether a seat has sent no message for longer than a candidate may take."""
+        """Whether a seat has been silent for longer than a candidate may take."""
         limit_s = self._pool.candidate_timeout_s
         if limit_s is not None and seat.flights:
             seat.hung = time.monotonic() > seat.heard + limit_s
         return seat.hung
 
     def start(self, seat: Seat) -> None:
-        """Note that a worker has loaded the supernet; a failed load is no candidate's fault."""
+        """Note that a worker has loaded the supernet. A failed load is not counted against any
+        candidate.
+        """
         try:
             seat.worker = ray.get(seat.loading)
             self.last_up = time.monotonic()
@@ -107,10 +109,10 @@ class Crew:
             raise ClusterError(f"a worker cannot load the supernet: {last_words(error)}") from error
 
     def refill(self, seat: Seat) -> None:
-        """Put a new actor into a seat, or take it away where it was one of an open number: it comes
-        again as soon as there is room.
+        """Put a new actor into a seat. With an elastic pool, remove the seat instead: a new one is
+        added as soon as there is room.
         """
-        ray.kill(seat.actor)  # one that is merely out of reach must not keep its resources
+        ray.kill(seat.actor)  # an actor that is only unreachable must free its resources
         self._actors.remove(seat.actor)
         seat.flights.clear()
         seat.worker, seat.hung = None, False
@@ -122,8 +124,8 @@ class Crew:
         self._actors.append(seat.actor)
 
     def cancel(self) -> None:
-        """Drop the candidates without a result. A worker finishes the evaluation that it has begun,
-        so the run stays in its seat.
+        """Drop all candidates without a result. A worker finishes the evaluation that it has begun,
+        so its run stays in its seat until then.
         """
         for seat in self.seats:
             if any(flight.left for flight in seat.flights):
@@ -132,7 +134,7 @@ class Crew:
                 flight.left.clear()
 
     def close(self) -> None:
-        """End the actors; the object store's copy goes with this object."""
+        """End the actors. The package in the object store is freed with this object."""
         for seat in self.seats:
             ray.kill(seat.actor)
         self.seats = []

@@ -1,4 +1,4 @@
-"""What the driver knows of a worker: its actor, and the runs that it has been given."""
+"""What the driver knows of a worker: its actor, and the runs that the actor has."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from glora_search.evaluating.runs import Batch
 
 @dataclass(eq=False)
 class Flight:
-    """A run that an actor has.
+    """A run that was given to an actor.
 
     Args:
-        number: Counted over all runs.
-        stream: Of lists of results.
-        run: Positions in the batch, by their positions in the run.
-        left: Those without a result; emptied when their results are no longer wanted.
-        alone: Whether nothing else may be under way on the same actor.
+        number: The run's number, unique among all runs.
+        stream: Yields references to lists of results.
+        run: For each candidate of the run, in order, its position in the batch.
+        left: Positions without a result; emptied when the results are no longer wanted.
+        alone: Whether the actor may have no other run meanwhile.
     """
 
     number: int
@@ -33,11 +33,11 @@ class Flight:
 
     @property
     def ends_soon(self) -> bool:
-        """Whether another run may queue behind this one."""
+        """Whether the actor may get its next run now, to wait behind this one."""
         return not self.alone and len(self.left) <= len(self.run) // 4
 
     def accept(self, report: Iterable[Result], batch: Batch) -> list[Result]:
-        """Those results of a report that are wanted, with positions in the batch."""
+        """The results of a report that are still wanted, with their positions in the batch."""
         accepted = []
         for result in report:
             position = self.run[result.position]
@@ -48,28 +48,28 @@ class Flight:
         return accepted
 
     def last_words(self) -> list[Result]:
-        """Results that a dead actor had sent and that have not been read yet."""
+        """The unread results that an actor sent before it died."""
         results: list[Result] = []
         while True:
             try:
                 results += ray.get(next(self.stream))
             except StopIteration:
                 return results
-            except ray.exceptions.RayError:  # its death
+            except ray.exceptions.RayError:  # it tells the actor's death
                 continue
 
 
 @dataclass(eq=False)
 class Seat:
-    """The place of one worker; it gets a new actor when its actor dies.
+    """The place of one worker. If its actor dies, the seat gets a new one.
 
     Args:
-        actor: Who has it now.
-        loading: The worker's name, once it has loaded the package.
-        worker: That name, or None until then.
-        flights: Its runs, in the order in which it evaluates them: one, and one that waits for it.
-        heard: When it last sent a message, or got a run while it was idle; seconds of a clock.
-        hung: Whether it has sent no message for longer than a candidate may take.
+        actor: The current actor.
+        loading: A reference to the worker's name, ready when the actor has loaded the package.
+        worker: The worker's name; None until the package is loaded.
+        flights: The actor's runs, in order: the current one, and at most one that waits behind it.
+        heard: When the actor last sent a message, or got a run while idle; `time.monotonic`.
+        hung: Whether the actor has been silent for longer than a candidate may take.
     """
 
     actor: Any
@@ -81,14 +81,14 @@ class Seat:
 
     @property
     def awaited(self) -> Any:
-        """The reference to its next message; None while it is idle."""
+        """The reference to the actor's next message; None while the actor is idle."""
         if self.worker is None:
             return self.loading
         return self.flights[0].stream.awaited if self.flights else None
 
     @property
     def has_room(self) -> bool:
-        """Whether its worker is idle, or will be before a new run could reach it."""
+        """Whether the actor is idle, or nearly done with its only run."""
         if self.worker is None:
             return False
         return not self.flights or (len(self.flights) == 1 and self.flights[0].ends_soon)

@@ -1,7 +1,7 @@
-"""The results of a run on their way to the driver, in a cluster and through Ray's client.
+"""Streams of a run's results to the driver, within a cluster and through Ray's client.
 
-A driver within the cluster gets them as a stream of Ray's. Through `ray://` there are none (Ray
-2.60): the worker keeps the reports then, and each is asked for.
+A driver within the cluster gets the results by Ray's streaming. Ray's client (`ray://`) has no
+streaming (Ray 2.60): there the worker keeps its reports, and the driver asks for each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Stream(Protocol):
 
     @property
     def awaited(self) -> Any:
-        """The reference on which `ray.wait` waits for the next report, or for the end."""
+        """The reference for `ray.wait`; it is ready when the next report or the end is there."""
         ...
 
     def __next__(self) -> Any:
@@ -32,7 +32,7 @@ class Stream(Protocol):
 
 
 def start_run(actor: Any, number: int, genomes: Sequence[Genome]) -> Stream:
-    """Give an actor a run, and get the stream of its results."""
+    """Give an actor a run; returns the stream of its results."""
     if ray.util.client.ray.is_connected():
         return _Asked(actor, number, genomes)
     return _Streamed(actor, number, genomes)
@@ -48,7 +48,7 @@ class _Streamed:
 
 
 class _Asked:
-    """Every report that comes is followed by the question for the next."""
+    """Asks for the next report as soon as one has come."""
 
     def __init__(self, actor: Any, number: int, genomes: Sequence[Genome]) -> None:
         self._actor, self._number = actor, number
@@ -59,10 +59,10 @@ class _Asked:
     def __next__(self) -> Any:
         if self._over:
             raise StopIteration
-        reference, self._over = self.awaited, True  # unless it turns out well
+        reference, self._over = self.awaited, True  # stays so if the next lines raise
         report: list[Result] | None = ray.get(reference)
         if report is None:
-            ray.get(self._run)  # raises what the run has raised
+            ray.get(self._run)  # raises the run's error, if any
             raise StopIteration
         self.awaited, self._over = self._actor.report.remote(self._number), False
         return reference

@@ -1,6 +1,6 @@
-"""The actor of a worker: it holds backbone, adapters and data, and evaluates one run at a time.
+"""The actor of a worker. It holds backbone, adapters and data, and evaluates one run at a time.
 
-The module imports no torch by itself: a package that needs it brings it along.
+This module does not import torch. A package that needs torch imports it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REPORT_S: Final = 0.05
 
 
 class Worker:
-    """Calls run in the order in which they are made, so `load` comes before any run."""
+    """Scores subnets. Calls run in the order in which they are made, so `load` is the first."""
 
     def __init__(self) -> None:
         self._scorer: SubnetScorer | None = None
@@ -32,24 +32,24 @@ class Worker:
         import glora_search.evaluating.package  # noqa: F401
 
     def load(self, package: Package) -> str:
-        """Make ready to score; returns this worker's name."""
+        """Build the scorer; returns this worker's name."""
         self._space = SearchSpace.from_json(package.space)
         self._scorer = package.unpack()
         return worker_name()
 
     @ray.method(concurrency_group="control")
     def stop(self, number: int) -> None:
-        """Leave the rest of run `number`, and of those before it. It runs beside `evaluate`, in a
-        thread of its own.
+        """Skip the rest of run `number` and of all earlier runs. This call has a thread of its own,
+        so it runs while `evaluate` does.
 
-        `ray.cancel` is not for this: of a call that has not reached the actor it makes a gap in
-        their order, for which the actor waits 30 s (Ray 2.60).
+        `ray.cancel` cannot replace it: if it cancels a call that has not reached the actor, the
+        actor waits 30 s for that call (Ray 2.60).
         """
         self._unwanted = number
 
     def evaluate(self, number: int, genomes: Sequence[Genome]) -> Iterator[list[Result]]:
-        """Yield the results of run `number`, at most one message every 50 ms. A slow evaluation is
-        reported at once; fast ones share a message.
+        """Yield the results of run `number`, in at most one message every 50 ms. A slow evaluation
+        has a message of its own, fast ones share one.
         """
         if self._scorer is None or self._space is None:
             raise RuntimeError("the worker could not load the supernet")
@@ -68,7 +68,7 @@ class Worker:
             yield done
 
     def evaluate_and_keep(self, number: int, genomes: Sequence[Genome]) -> None:
-        """As `evaluate`, for a driver that cannot take a stream; it asks for each `report`."""
+        """As `evaluate`, for a driver that cannot read a stream. It calls `report` instead."""
         kept = self._kept.setdefault(number, SimpleQueue())
         try:
             for report in self.evaluate(number, genomes):
@@ -78,7 +78,7 @@ class Worker:
 
     @ray.method(concurrency_group="reports")
     def report(self, number: int) -> list[Result] | None:
-        """The next results of run `number`, once there are some; None at its end."""
+        """Wait for the next results of run `number` and return them; None at its end."""
         report = self._kept.setdefault(number, SimpleQueue()).get()
         if report is None:
             del self._kept[number]
@@ -86,7 +86,7 @@ class Worker:
 
 
 def new_actor(pool: WorkerPool) -> Any:
-    """An actor of the pool, coming up."""
+    """A new actor of the pool. It starts in the background."""
     remote = ray.remote(concurrency_groups={"control": 1, "reports": 4})(Worker).options(  # type: ignore[call-overload]
         num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=0, max_concurrency=1
     )

@@ -18,9 +18,9 @@ class Result(NamedTuple):
     """The result of one subnet of a run. Its candidate stays with the driver.
 
     Args:
-        position: In the run.
+        position: The subnet's position in the run.
         eval_s: Seconds that the evaluation took.
-        loss: As in `Outcome`, like the three that follow.
+        loss: As in `Outcome`; so are the fields that follow.
     """
 
     position: int
@@ -44,10 +44,10 @@ class Result(NamedTuple):
 
 
 def score_run(scorer: SubnetScorer, subnets: Sequence[SubnetConfig]) -> Iterator[Result]:
-    """Yield the results of a run one by one; an exception becomes part of its result.
+    """Yield the results of a run one by one. If an evaluation raises, its result holds the error.
 
     Raises:
-        RuntimeError: The scorer left subnets out.
+        RuntimeError: The scorer did not evaluate all subnets.
     """
     left = set(range(len(subnets)))
     since = time.perf_counter()
@@ -63,12 +63,12 @@ def score_run(scorer: SubnetScorer, subnets: Sequence[SubnetConfig]) -> Iterator
 
 
 def failure(position: int, error: BaseException, *, eval_s: float) -> Result:
-    """The result that says what went wrong, in one line."""
+    """The result of a failed evaluation, with the error in one line."""
     text = one_line(error, limit=500)
     kind = type(error).__name__
     return Result(position, eval_s, error_type=kind, error=text or kind)
 
 
 def worker_name() -> str:
-    """Who evaluates: `host:pid`."""
+    """This process as `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"

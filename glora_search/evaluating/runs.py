@@ -1,13 +1,13 @@
-"""How a batch is cut into runs for several workers.
+"""Cuts a batch into runs for several workers.
 
-A run is a piece of the batch in the order of the genomes, so that neighbours agree in as many
-first blocks as they can, and a worker that evaluates a run shares what they have in common. Every
-cut gives some of that away; too few of them leave workers idle at the end. So each worker that is
-free gets its share of what waits: long runs at first, single candidates at last (guided
-self-scheduling: Polychronopoulos and Kuck, 1987).
+A batch is sorted by genome, so that neighbours have as many of the first blocks in common as
+possible, and cut into runs. The worker computes what the candidates of a run have in common only
+once. Short runs lose some of this sharing; long runs leave workers idle at the end. So each free
+worker gets its share of the waiting candidates: long runs at first, single candidates at last
+(guided self-scheduling: Polychronopoulos and Kuck, 1987).
 
-A supply has no such order, and nothing that waits: a candidate is drawn from it for a worker that
-has room. Its runs are single candidates, unless those are too short to be worth a message each.
+A supply cannot be sorted, because its candidates are made one at a time, when a worker has room.
+Its runs are single candidates, unless an evaluation is too short to be worth a message.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from typing import Final
 
 from search_spaces import Genome
 
-_RUN_S: Final = 0.01  # what a run should last: a message takes a millisecond
+_RUN_S: Final = 0.01  # least duration of a run; a message takes a millisecond
 
 
 class Batch:
     """The candidates of one batch that have no outcome yet, by their positions in it.
 
-    One of them may end whatever process evaluates it. Of a run whose worker died nobody knows which
-    one did it, so all that had no outcome become suspects: they are tried one at a time, each alone
-    on its worker, and only a death that leaves no doubt is counted.
+    A candidate may end the process that evaluates it. If a worker dies during a run, it is not
+    known which candidate ended it. So all candidates of the run without an outcome become suspects.
+    Each suspect is tried alone on a worker. A death is counted only if the worker had a single
+    candidate.
 
     Args:
-        genomes: Position to genome, of what is to be evaluated.
+        genomes: Position to genome, for each candidate to evaluate.
         max_tries: How often a candidate may end its worker before it is given up.
-        pace_s: Seconds that an evaluation took lately; where they are next to none, runs do not
-            shrink below what is worth a message.
+        pace_s: Seconds for an evaluation, as measured lately. If they are few, runs do not get
+            shorter than what is worth a message.
     """
 
     def __init__(
@@ -54,29 +55,29 @@ class Batch:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are candidates, suspects apart, that no worker has."""
+        """Whether candidates other than suspects wait for a worker."""
         return bool(self._waiting)
 
     def take_run(self, workers: int) -> list[int]:
-        """The next run for one of `workers`: its share of what waits, at least one if any."""
+        """The next run for one of `workers`: its share of the waiting candidates, at least one."""
         share = math.ceil(len(self._waiting) / workers)
         fair = math.ceil(self._total / workers)
         length = min(max(share, min(self._worthwhile, fair)), len(self._waiting))
         return [self._waiting.popleft() for _ in range(length)]
 
     def give_back(self, run: Iterable[int]) -> None:
-        """Take back a run that no worker has begun."""
+        """Put a run that no worker has begun back to the front."""
         self._waiting.extendleft(reversed(list(run)))
 
     def blame(self, under_way: Sequence[Sequence[int]]) -> int | None:
-        """Sort out what a dead worker leaves.
+        """Make the candidates of a dead worker wait again, become suspects, or be given up.
 
         Args:
-            under_way: Its runs in the order in which it evaluates them, each without what has an
-                outcome. It cannot have begun any but the first of those that are not empty.
+            under_way: The worker's runs in order, each without the candidates that have an outcome.
+                The worker has begun only the first run that is not empty.
 
         Returns:
-            The candidate that is given up; None where none is.
+            The candidate that is given up; None if there is none.
         """
         begun, *rest = [run for run in under_way if run] or [[]]
         self.give_back(position for run in rest for position in run)
@@ -88,23 +89,23 @@ class Batch:
         return None
 
     def deaths(self, position: int) -> int:
-        """How many workers died with nothing but this candidate under way."""
+        """How many workers died while this candidate was their only one."""
         return self._deaths.get(position, 0)
 
 
 class Supply(Batch):
-    """A batch that is not known beforehand: it grows as its candidates are drawn.
+    """A batch whose candidates are drawn when workers have room.
 
     Args:
-        draw: The position and the genome of the next candidate; None after the last one.
-        max_tries: As of a batch.
+        draw: Returns position and genome of the next candidate; None after the last one.
+        max_tries: As in `Batch`.
     """
 
     def __init__(self, draw: Callable[[], tuple[int, Genome] | None], *, max_tries: int) -> None:
         super().__init__({}, max_tries=max_tries)
         self._draw = draw
         self._is_dry = False
-        self.pace_s = math.inf  # seconds an evaluation, as far as they are known
+        self.pace_s = math.inf  # seconds for an evaluation; infinite until one is known
 
     @property
     def done(self) -> bool:
@@ -113,11 +114,11 @@ class Supply(Batch):
 
     @property
     def waiting(self) -> bool:
-        """Whether there are, or may be, candidates that no worker has."""
+        """Whether candidates wait for a worker, or more may be drawn."""
         return bool(self._waiting) or not self._is_dry
 
     def take_run(self, workers: int) -> list[int]:
-        """What was given back; else new ones, of which there may be none left."""
+        """Candidates that were given back, else newly drawn ones; empty if none is left."""
         length = max(1, math.ceil(_RUN_S / max(self.pace_s, 1e-9)))
         if self._waiting:
             return [self._waiting.popleft() for _ in range(min(length, len(self._waiting)))]

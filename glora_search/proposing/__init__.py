@@ -1,9 +1,9 @@
-"""What to evaluate next: pure functions from the outcomes so far to the next generation, or, where
-a search is to be steady, to the next child.
+"""Proposes what to evaluate next: pure functions from the outcomes so far to the next generation.
+In a steady-state search they give the next child.
 
-No torch, no database, no Ray, and nothing random that outlives a call. Optuna is imported only
-where one of its samplers is asked for, and in `glora_search.proposing.sampler`, the same evolution
-as a sampler for `study.optimize`.
+This package uses no torch, database or Ray, and no generator outlives a call. It imports Optuna
+only for Optuna's samplers, and in `glora_search.proposing.sampler`, the same evolution as a sampler
+for `study.optimize`.
 """
 
 from glora_search.proposing.proposer import Proposer, make_proposer

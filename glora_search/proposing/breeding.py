@@ -1,6 +1,6 @@
-"""One generation of genomes: which operator fills which place, and what happens to duplicates.
+"""Makes the genomes of a generation: chooses the operator of each place, replaces duplicates.
 
-Works on genomes and knows neither subnets nor studies, so that the search loop's proposer and the
+It works on genomes and knows neither subnets nor studies. So the search loop's proposer and the
 Optuna sampler share it.
 """
 
@@ -22,11 +22,11 @@ from search_spaces.draws import draw
 
 _CHILD_ATTEMPTS: Final = 20
 _RANDOM_ATTEMPTS: Final = 100
-_LISTED: Final = 2_000  # spaces up to this size are listed when random draws find nothing new
+_LISTED: Final = 2_000  # if random draws find nothing new, spaces up to this size are listed
 
 
 class Seen(Protocol):
-    """The genomes that were proposed before; a set will do."""
+    """The genomes that were proposed before. A set has these methods."""
 
     def __contains__(self, genome: object, /) -> bool: ...
 
@@ -37,7 +37,7 @@ class Seen(Protocol):
 
 @dataclass(frozen=True)
 class Draft:
-    """A genome that is new, and where it comes from.
+    """A new genome, and where it comes from.
 
     Args:
         operator: `random`, `mutation` or `crossover`.
@@ -51,7 +51,7 @@ class Draft:
 
 
 class RandomGenomes:
-    """Draws genomes uniformly from those that are within the limits and were not seen before."""
+    """Draws uniformly from the genomes that are within the limits and were not seen before."""
 
     def __init__(self, genes: tuple[Gene, ...], limits: ParamLimits) -> None:
         self._genes = genes
@@ -59,10 +59,10 @@ class RandomGenomes:
         self._limits = limits
 
     def draw(self, rng: random.Random, seen: Seen) -> Genome | None:
-        """A genome that `seen` does not hold; None where there seems to be no more.
+        """A genome that is not in `seen`; None if there seems to be none.
 
         Raises:
-            InfeasibleLimitError: None, or almost none, is within the limits.
+            InfeasibleLimitError: No genome, or almost none, is within the limits.
         """
         for _ in range(_RANDOM_ATTEMPTS):
             chosen = draw(self._costs, rng, self._limits)
@@ -74,7 +74,7 @@ class RandomGenomes:
 
     @cached_property
     def _listed(self) -> list[Genome]:
-        """All genomes within the limits, in a small space; empty in others."""
+        """All genomes within the limits if the space is small, else an empty list."""
         if prod(len(gene.choices) for gene in self._genes) > _LISTED:
             return []
         return [
@@ -91,11 +91,11 @@ class RandomGenomes:
 class Breeder:
     """Fills generations with new genomes.
 
-    Holds what is the same for all generations of a study; nothing that changes.
+    It holds only what is the same for all generations of a study.
 
     Args:
-        genes: What a genome chooses.
-        settings: Operators, their numbers, and limits.
+        genes: The genes of a genome.
+        settings: The operators, how many children each makes, and the limits.
         seed: The study's seed.
     """
 
@@ -109,12 +109,12 @@ class Breeder:
         """The genomes of one generation: mutations first, then crossovers, then random ones.
 
         Args:
-            generation: Seeds the draws.
-            parents: Best first. Without any, all genomes are random.
-            seen: What was proposed before; each genome is added to it as it is yielded.
+            generation: Its number, from which the draws are seeded.
+            parents: Best first. If there are none, all genomes are random.
+            seen: The genomes that were proposed before. Each new genome is added to it.
 
         Yields:
-            At most a population of drafts; fewer where the space has no more.
+            At most a population of drafts; fewer if the space has no more.
         """
         for index in range(self._settings.population):
             rng = candidate_rng(self._seed, generation, index)
@@ -126,15 +126,15 @@ class Breeder:
     def draft(
         self, index: int, parents: Sequence[Parent], seen: Seen, rng: random.Random
     ) -> Draft | None:
-        """The genome of place `index`; None where the space has no more.
+        """The genome of place `index`; None if the space has no more.
 
-        A child that was seen before is made again a bounded number of times, from the same
-        generator; then a random genome takes its place.
+        If a child was seen before, another is made with the same generator, a bounded number of
+        times. After that a random genome takes the place.
 
         Args:
             index: The place in a generation, which decides the operator.
-            parents: Best first. Without any, the genome is random.
-            seen: What was proposed before; the genome is added to it.
+            parents: Best first. If there are none, the genome is random.
+            seen: The genomes that were proposed before. The new genome is added to it.
             rng: The only source of randomness.
         """
         draft = self._child(index, parents, seen, rng)
@@ -149,7 +149,7 @@ class Breeder:
     def _child(
         self, index: int, parents: Sequence[Parent], seen: Seen, rng: random.Random
     ) -> Draft | None:
-        """A new child by the operator of place `index`; None where that place is random."""
+        """A new child by the operator of place `index`; None if a random genome is to be drawn."""
         mutations, crossovers = self._settings.mutations, self._settings.crossovers
         if index < mutations and parents:
             operator, needed = "mutation", 1

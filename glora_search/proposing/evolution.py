@@ -1,7 +1,7 @@
-"""Evolution as a pure function: outcomes of earlier generations in, the next generation out.
+"""Evolution as a pure function from the outcomes of earlier generations to the next generation.
 
-Elitist: the parents are the best of all earlier outcomes, whatever generation they come from, and
-the last generation is ranked like every other (the published loop never ranks its last offspring).
+It is elitist: the parents are the best outcomes of all earlier generations. The last generation is
+ranked like every other; the published loop never ranks its last offspring.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from search_spaces import Genome, SearchSpace, SubnetConfig
 
 
 class SeenSubnets:
-    """Which subnets were proposed before, by digest; decodes each genome once."""
+    """The subnets that were proposed before, by digest. It decodes each genome once."""
 
     def __init__(self, space: SearchSpace, digests: set[str]) -> None:
         self._space = space
@@ -47,11 +47,11 @@ def propose_generation(
     generation: int,
     history: Sequence[Outcome],
 ) -> list[Candidate]:
-    """The candidates of one generation; see `Proposer.propose` for what they promise.
+    """The candidates of one generation, as `Proposer.propose` promises them.
 
     Args:
-        space: What may be chosen.
-        settings: Operators, their numbers, fitness and limits.
+        space: The search space.
+        settings: The operators, how many children each makes, the fitness and the limits.
         seed: The study's seed.
         generation: Counted from 0, the random one.
         history: Outcomes in any order; those of `generation` and later are ignored.
@@ -60,7 +60,7 @@ def propose_generation(
 
 
 class EvolutionProposer:
-    """A `Proposer`; holds tables of the space, and nothing that a generation changes."""
+    """A `Proposer`. It holds tables of the space, which no generation changes."""
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
         self._space = space
@@ -94,7 +94,7 @@ def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:
 
 
 def fittest(outcomes: Iterable[Outcome], objectives: Objectives, n: int) -> list[Outcome]:
-    """The best `n` outcomes, best first, without failures; the same for any order of `outcomes`."""
+    """The best `n` outcomes without failures, best first. The order of `outcomes` has no effect."""
     finite = (
         outcome
         for outcome in outcomes

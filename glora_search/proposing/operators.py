@@ -1,14 +1,17 @@
-"""Operators: how a child is made of one parent or two.
+"""Operators: each makes a child from one parent or two.
 
 An operator is a small callable on genomes (tuples of tokens in the order of the genes). It returns
-a child within the parameter limits, or None where this attempt has none; what to do then is the
-caller's matter. Limits are met by construction: what an operator leaves open is drawn uniformly
-from the combinations that the limits allow, with the cost of everything else already spent.
+a child within the parameter limits, or None if the attempt gave none; the caller decides what to do
+then. An operator fixes some genes and draws the others uniformly from the combinations that keep
+the limits, given the cost of the fixed genes.
 
-Two sets. Published (GLoRA, arXiv 2306.07967): each gene of one parent redrawn with probability 0.2;
-each gene of a child from one of two parents. Local: one to three genes redrawn to other tokens;
-head and tail of two parents joined at a block boundary, so that what was trained and selected
-together stays together. Local operators found better subnets at equal budget on small data.
+There are two sets:
+
+- Published (GLoRA, arXiv 2306.07967). Mutation redraws each gene of a parent with probability 0.2.
+  Crossover takes each gene from one of two parents.
+- Local. Mutation redraws one to three genes to other tokens. Crossover joins the head of one parent
+  and the tail of another at a block boundary, so that genes that were selected together stay
+  together. On small data, local operators found better subnets at equal budget.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from search_spaces import Gene, Genome, InfeasibleLimitError, ParamLimits
 from search_spaces.draws import draw
 
 _MOST_REDRAWN: Final = 3
-_MAX_DRAWS: Final = 200  # a child that needs more is given up: the next attempt has other parents
+_MAX_DRAWS: Final = 200  # after these a child is given up; the next attempt has other parents
 
 _Options = tuple[tuple[str, ...], tuple[int, ...]]
 """What may be drawn for one gene: tokens, and the cost of each."""
@@ -35,14 +38,14 @@ _Options = tuple[tuple[str, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Parent:
-    """A genome with the cost of each of its tokens, looked up once for all of its children."""
+    """A genome with the cost of each token. The costs are looked up once, for all children."""
 
     genome: Genome
     costs: tuple[int, ...]
 
     @cached_property
     def spent(self) -> list[int]:
-        """What the first genes cost: of none of them, of one, ..., of all."""
+        """The cost of the first k genes, for k from 0 to all of them."""
         return list(accumulate(self.costs, initial=0))
 
     @classmethod
@@ -50,7 +53,7 @@ class Parent:
         """The parent with this genome.
 
         Raises:
-            ValueError: A token that its gene does not offer.
+            ValueError: A token is not a choice of its gene.
         """
         return cls(
             genome,
@@ -62,7 +65,7 @@ class Parent:
 
 
 class Mutation(Protocol):
-    """Makes a child of one parent."""
+    """Makes a child from one parent."""
 
     def __call__(self, parent: Parent, rng: random.Random) -> Genome | None:
         """A child within the limits, or None."""
@@ -70,7 +73,7 @@ class Mutation(Protocol):
 
 
 class Crossover(Protocol):
-    """Makes a child of two parents."""
+    """Makes a child from two parents."""
 
     def __call__(self, first: Parent, second: Parent, rng: random.Random) -> Genome | None:
         """A child within the limits, or None."""
@@ -79,7 +82,7 @@ class Crossover(Protocol):
 
 @dataclass(frozen=True)
 class RedrawEach:
-    """Published mutation: each gene is redrawn with `probability`, from all of its choices."""
+    """Published mutation: redraws each gene with `probability`, from all of its choices."""
 
     genes: tuple[Gene, ...]
     limits: ParamLimits
@@ -94,7 +97,7 @@ class RedrawEach:
 
 @dataclass(frozen=True)
 class RedrawFew:
-    """Local mutation: one to three genes are redrawn, each to another token than the parent's."""
+    """Local mutation: redraws one to three genes, each to another token than the parent's."""
 
     genes: tuple[Gene, ...]
     limits: ParamLimits
@@ -117,7 +120,7 @@ class RedrawFew:
 
 @dataclass(frozen=True)
 class MixGenes:
-    """Published crossover: each gene is one of the two parents', with equal odds."""
+    """Published crossover: takes each gene from either parent with equal probability."""
 
     limits: ParamLimits
 
@@ -134,9 +137,10 @@ class MixGenes:
 
 @dataclass(frozen=True, eq=False)
 class CutAtBlock:
-    """Local crossover: the head of one parent and the tail of another, cut between two blocks.
+    """Local crossover: joins the head of one parent and the tail of another between two blocks.
 
-    The cut is drawn uniformly from those that keep the limits and take something from both.
+    The cut is drawn uniformly from those that keep the limits and give a child that differs from
+    both parents.
 
     Args:
         cuts: Positions in the genome where a block begins, without 0.
@@ -157,8 +161,8 @@ class CutAtBlock:
 
 @lru_cache(maxsize=512)
 def _allowed_cuts(operator: CutAtBlock, first: Parent, second: Parent) -> list[int]:
-    """The cuts of two parents; late in a search each pair is tried many times before a child is
-    new.
+    """The cuts that two parents allow. They are cached: late in a search a pair is tried many times
+    before a child is new.
     """
     differ = list(map(ne, first.genome, second.genome))
     if True not in differ:
@@ -189,9 +193,10 @@ def make_operators(genes: tuple[Gene, ...], settings: SearchSettings) -> Operato
 
 
 def cut_points(genes: Sequence[Gene]) -> tuple[int, ...]:
-    """Where a genome may be cut: between blocks; if there is one, between layers; else anywhere.
+    """The positions at which a genome may be cut: between blocks. If there is only one block, they
+    are between layers; if there is only one layer, between any two genes.
 
-    A block is told from the layer's name, up to its last number: `blocks.3.attn.qkv` belongs to
+    The block of a layer is its name up to the last number: `blocks.3.attn.qkv` belongs to
     `blocks.3`, Swin's `layers.0.blocks.1.mlp.fc1` to `layers.0.blocks.1`.
     """
     for units in (
@@ -218,7 +223,7 @@ def _without(gene: Gene, token: str) -> _Options:
 def _redrawn(
     parent: Parent, options: Mapping[int, _Options], limits: ParamLimits, rng: random.Random
 ) -> Genome | None:
-    """`parent` with the genes at the keys of `options` drawn anew, uniformly within `limits`."""
+    """`parent` with the genes in `options` redrawn, uniformly within `limits`."""
     if not options:
         return None
     kept = sum(parent.costs) - sum(parent.costs[g] for g in options)

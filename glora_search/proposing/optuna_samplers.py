@@ -1,12 +1,13 @@
 """Optuna's TPE, NSGA-II and random samplers as proposers.
 
-A sampler of Optuna reads a study and keeps a generator of its own. To be a pure function of the
-history all the same, each generation rebuilds a study in memory from the earlier outcomes, in the
-order of their places, with a sampler seeded from (seed, generation), and asks it for a population.
+An Optuna sampler reads a study and keeps a random generator, but a proposer must be a pure function
+of the history. So each generation builds a new study in memory. It holds the earlier outcomes in
+the order of their places, and a sampler seeded from (seed, generation), which is asked for a
+population.
 
-The value of a trial, as the samplers see it, is the rank of its outcome. Samplers only compare
-values, so ranks give them the tie-breaks of `Objectives.rank`. Failed outcomes are left out, as
-samplers ignore failed trials.
+The value of a trial in that study is the rank of its outcome. Samplers only compare values, so
+ranks give them the tie-breaks of `Objectives.rank`. Failed outcomes are left out, because samplers
+ignore failed trials.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ _GENERATION: Final = "generation"
 
 
 class OptunaProposer:
-    """A `Proposer` that asks the Optuna sampler which the settings name.
+    """A `Proposer` that asks the Optuna sampler that the settings name.
 
-    Generation 0 is the same random population that the evolution starts from. Suggestions above the
-    limits are reported as pruned, which TPE learns from, duplicates as failed; once the asks of a
-    generation are spent, random subnets within the limits fill it up.
+    Generation 0 is the same random population from which the evolution starts. A suggestion outside
+    of the limits is reported as pruned, from which TPE learns; a duplicate is reported as failed. A
+    generation has a bounded number of asks. After them, random subnets within the limits fill it.
     """
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
@@ -85,7 +86,7 @@ class OptunaProposer:
         return candidates
 
     def _rebuilt_study(self, generation: int, earlier: Sequence[Outcome]) -> optuna.Study:
-        """A study in memory that holds the successes of `earlier`, and the sampler."""
+        """A study in memory with the sampler and those of `earlier` that did not fail."""
         seed = numpy_seed(self._seed, generation)
         sampler = _SAMPLERS[self._settings.sampler](self._settings.population, generation, seed)
         with _unannounced():
@@ -106,9 +107,9 @@ class OptunaProposer:
         return study
 
     def _suggestions(self, study: optuna.Study, seen: SeenSubnets) -> Iterator[Genome]:
-        """What the sampler suggests, as far as it is new and within the limits.
+        """The sampler's suggestions that are new and within the limits.
 
-        A suggestion that is yielded stays a running trial: TPE keeps away from those.
+        A yielded suggestion stays a running trial, because TPE avoids the neighbourhood of those.
         """
         for _ in range(_ASKS_PER_PLACE * self._settings.population):
             trial = study.ask(self._distributions)
@@ -127,8 +128,8 @@ class OptunaProposer:
 class _GenerationalNSGAII(NSGAIISampler):
     """NSGA-II that gets the generation as an argument.
 
-    Optuna counts completed trials to find it, and so would breed from the wrong population after a
-    generation with failures.
+    Optuna finds the generation by counting completed trials. After a generation with failures it
+    would breed from the wrong population.
     """
 
     def __init__(self, population: int, generation: int, seed: int) -> None:
@@ -147,7 +148,7 @@ class _GenerationalNSGAII(NSGAIISampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A child of the parent population; nothing where that holds fewer than two."""
+        """A child of the parent population; empty if that has fewer than two members."""
         if len(self.get_parent_population(study, self._generation)) < 2:
             return {}  # Optuna's crossover fails on a single survivor
         return super().sample_relative(study, trial, search_space)

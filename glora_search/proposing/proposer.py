@@ -1,4 +1,4 @@
-"""The interface between a search loop and whatever decides what to evaluate next."""
+"""The interface of proposers, which tell a search loop what to evaluate next."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from search_spaces import SearchSpace
 class Proposer(Protocol):
     """Proposes whole generations.
 
-    A proposer is a pure function: of its space, settings and seed, and of the outcomes of
-    generations before the one that is asked for. Any number of processes may hold one and get the
-    same answer.
+    A proposer is a pure function of its space, its settings, its seed, and the outcomes of the
+    generations before the proposed one. So any two processes get the same candidates.
     """
 
     def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
@@ -24,16 +23,15 @@ class Proposer(Protocol):
         Args:
             generation: Counted from 0, the random initial population.
             history: Outcomes of the study, in any order. Those of `generation` and later are
-                ignored, and so are the worker and the seconds of each.
+                ignored. So are the worker and the seconds of each outcome.
 
         Returns:
-            At most a population of distinct subnets, all within the limits, none of which an
-            earlier generation holds. Fewer where the space has no more; an empty list ends the
+            At most a population of distinct subnets. All are within the limits, and none was in an
+            earlier generation. They are fewer if the space has no more; an empty list ends the
             search.
 
         Raises:
-            InfeasibleLimitError: The limits leave a window so narrow that no subnet was found in
-                it.
+            InfeasibleLimitError: The limits are so narrow that no subnet within them was found.
         """
         ...
 

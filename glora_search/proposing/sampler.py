@@ -1,13 +1,15 @@
 """The evolution as an Optuna sampler, for `study.optimize` and Ray Tune's `OptunaSearch`.
 
-Stateless: what it needs is read from the study's storage at each trial, so a second process, or the
-same one after a crash, goes on where the first stopped. A trial's number tells its place:
-generation number // population, index number % population. The trial then takes the genome that the
-whole generation, bred again from the trials of earlier generations, has at that index.
+The sampler is stateless: at each trial it reads what it needs from the study's storage. So a second
+process, or the same one after a crash, continues where the first stopped.
 
-With one trial at a time the result is a function of the seed and the objective alone. With several
-in flight a generation starts before the last trials of the one before have finished, and the
-parents are those that have.
+A trial's number gives its place: generation `number // population`, index `number % population`.
+The sampler breeds the whole generation again from the trials of earlier generations, and gives the
+trial the genome at its index.
+
+With one trial at a time, the result is a function of the seed and the objective alone. With several
+at a time, a generation may start before the last trials of the previous one have finished. Its
+parents are then chosen from the trials that have finished.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ from search_spaces import Gene, Genome, InvalidConfigError, ParamLimits, SearchS
 
 
 class EvolutionSampler(BaseSampler):
-    """Evolves the categorical parameters of a study with one objective; draws all others at random.
+    """Evolves the categorical parameters of a study that has one objective.
 
-    Categorical parameters that the parents have in common evolve together. Any others (numerical,
-    conditional, new ones) are drawn independently.
+    The categorical parameters that all parents have evolve together. All other parameters
+    (numerical, conditional or new ones) are drawn independently at random.
 
     Example:
         >>> sampler = EvolutionSampler(seed=0, population=20)
@@ -45,19 +47,20 @@ class EvolutionSampler(BaseSampler):
         >>> study.optimize(objective, n_trials=200)
 
     Args:
-        seed: A function of it are all draws; None takes a new one.
-        population: Trials a generation. The first generation is random.
-        parents: The best trials of all earlier generations, of which children are made.
-        mutations: Children by mutation, a generation; by default half of the population.
-        crossovers: Children by crossover, a generation; by default half of the population.
-        mutation_probability: That one parameter is redrawn, with the published operators.
+        seed: All draws are functions of it; None takes a random one.
+        population: Trials in a generation. The first generation is random.
+        parents: How many of the best trials of all earlier generations are parents.
+        mutations: Children by mutation in a generation; by default half of the population.
+        crossovers: Children by crossover in a generation; by default half of the population.
+        mutation_probability: With the published operators, the probability that a parameter is
+            redrawn.
         operators: `local` or `published`, as in `SearchSettings`.
-        space: The GLoRA search space, where the study searches one: its genes are sampled together
+        space: The GLoRA search space, if the study searches one. Its genes are sampled together
             from the first trial on, in the order of the backbone.
-        max_params: The most trainable adapter scalars; needs `space`.
+        max_params: The largest number of trainable adapter scalars; needs `space`.
 
     Raises:
-        InvalidConfigError: A number that is out of range, or `max_params` without `space`.
+        InvalidConfigError: A number is out of range, or `max_params` is given without `space`.
         InfeasibleLimitError: No subnet of `space` is within `max_params`.
     """
 
@@ -99,7 +102,7 @@ class EvolutionSampler(BaseSampler):
         """The parameters that evolve: those of `space`, or the categorical ones of all parents."""
         self._raise_error_if_multi_objective(study)
         if self._space is not None:
-            # Also genes with a single choice: they count against max_params.
+            # Genes with a single choice are included, because they count against max_params.
             return {gene.name: CategoricalDistribution(gene.choices) for gene in self._space.genes}
         parents = self._fittest(study, trial, names=())
         return {
@@ -111,7 +114,7 @@ class EvolutionSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The values of the genome at this trial's place; none where nothing evolves yet."""
+        """The values of the genome at this trial's place; empty if nothing evolves yet."""
         self._raise_error_if_multi_objective(study)
         evolving = {
             name: distribution
@@ -140,7 +143,7 @@ class EvolutionSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A uniform draw, a function of the seed, the trial's number and the parameter's name."""
+        """A uniform draw, seeded from the sampler's seed, the trial's number and the name."""
         self._raise_error_if_multi_objective(study)
         sampler = RandomSampler(seed=numpy_seed(self._seed, trial.number, param_name))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
@@ -152,7 +155,7 @@ class EvolutionSampler(BaseSampler):
         parents: Sequence[Parent],
         seen: set[Genome],
     ) -> Genome:
-        """The genome at the place of `trial`; a repeated one where there is no new one left."""
+        """The genome at the place of `trial`; a repeated genome if there is no new one."""
         generation, index = divmod(trial.number, self._settings.population)
         breeder = Breeder(genes, self._settings, self._seed)
         for draft in islice(breeder.breed(generation, parents, seen), index, None):
@@ -164,7 +167,7 @@ class EvolutionSampler(BaseSampler):
         return repeated
 
     def _earlier(self, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        """The finished trials of generations before that of `trial`."""
+        """The finished trials of the generations before that of `trial`."""
         first = trial.number - trial.number % self._settings.population
         finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         trials = study.get_trials(deepcopy=False, states=finished)
@@ -173,7 +176,7 @@ class EvolutionSampler(BaseSampler):
     def _fittest(
         self, study: optuna.Study, trial: FrozenTrial, names: Sequence[str]
     ) -> list[FrozenTrial]:
-        """The parents for `trial`, best first: completed trials with all parameters `names`."""
+        """The parents of `trial`, best first: completed trials that have all of `names`."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         ranked = [
             (sign * t.value, t.number, t)
@@ -183,7 +186,7 @@ class EvolutionSampler(BaseSampler):
         return [t for _, _, t in heapq.nsmallest(self._settings.parents, ranked)]
 
     def _genes(self, evolving: Mapping[str, CategoricalDistribution]) -> tuple[Gene, ...]:
-        """The parameters as genes: in the order of `space`, else of their names."""
+        """The parameters as genes, in the order of `space`; without a space, of their names."""
         costs: dict[str, tuple[int, ...]] = {}
         if self._space is not None:
             costs = {g.name: g.costs for g in self._space.genes if g.name in evolving}
@@ -203,10 +206,10 @@ def _holds(trial: FrozenTrial, names: Sequence[str]) -> bool:
 
 
 def _genome(trial: FrozenTrial, names: Sequence[str]) -> Genome:
-    """The tokens of `trial`: the reprs of its choices, so that None, 1 and '1' stay apart."""
+    """The tokens of `trial`: the reprs of its choices, so that None, 1 and '1' differ."""
     return tuple(repr(trial.params[name]) for name in names)
 
 
 def _natural(name: str) -> list[str | int]:
-    """A sort key by which blocks.2 comes before blocks.10."""
+    """A sort key that puts blocks.2 before blocks.10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]

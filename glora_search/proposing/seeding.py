@@ -1,8 +1,7 @@
-"""Where every random draw of a search comes from.
+"""The random generators of a search.
 
-A generator is made anew for each candidate, from the study's seed and the candidate's place.
-Nothing carries over from one candidate to the next, so a process that dies takes no randomness with
-it.
+Each candidate has a new generator, seeded from the study's seed and the candidate's place. No state
+passes from one candidate to the next, so nothing is lost when a process dies.
 """
 
 from __future__ import annotations
@@ -21,5 +20,5 @@ def steady_state_rng(seed: int, number: int) -> random.Random:
 
 
 def numpy_seed(*parts: int | str) -> int:
-    """32 bits for samplers that draw from numpy, a function of `parts` alone."""
+    """A seed of 32 bits for samplers that use numpy; it depends on `parts` alone."""
     return random.Random("/".join(map(str, parts))).getrandbits(32)

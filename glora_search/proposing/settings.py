@@ -17,30 +17,30 @@ SearchMode = Literal["generational", "steady-state"]
 class SearchSettings:
     """How subnets are proposed.
 
-    The defaults are the published ones (GLoRA, arXiv 2306.07967) except for operators and fitness.
-    Generation 0 is random, generations 1 to `generations` follow: 50 * 21 = 1,050 subnets.
+    The defaults are the published ones (GLoRA, arXiv 2306.07967), except for operators and fitness.
+    Generation 0 is random; generations 1 to `generations` follow: 50 * 21 = 1,050 subnets.
 
     Args:
-        sampler: `evolution` of this package; `random`, `tpe` and `nsgaii` are Optuna's.
-        operators: What makes a child of the evolution. `local`: crossover at a block boundary, one
-            to three redrawn genes. `published`: uniform crossover, each gene redrawn with
-            `mutation_probability`.
-        mode: `generational`: a generation is made of the outcomes of all generations before it,
-            and waits for them. `steady-state`: a child is made as soon as a worker is free, of the
-            outcomes that have arrived. No worker waits, and two runs of one seed differ. For the
-            evolution only.
+        sampler: `evolution` is this package's; `random`, `tpe` and `nsgaii` are Optuna's.
+        operators: How the evolution makes children. `local`: crossover at a block boundary, and
+            mutation of one to three genes. `published`: uniform crossover, and mutation of each
+            gene with `mutation_probability`.
+        mode: `generational`: a generation is made from the outcomes of all earlier generations, and
+            waits for them. `steady-state`: a child is made as soon as a worker is free, from the
+            outcomes that have arrived; no worker waits, and two runs of one seed differ. Only the
+            evolution has it.
         objectives: What is optimised on the validation split.
-        population: Subnets a generation.
+        population: Subnets in a generation.
         generations: Generations after the random one.
-        parents: The best outcomes of all earlier generations, of which the evolution makes
-            children.
-        mutations: Children by mutation, a generation.
-        crossovers: Children by crossover, a generation; what is left of the population is random.
-        mutation_probability: That one gene is redrawn; of meaning for the published operators only.
+        parents: How many of the best outcomes of all earlier generations are parents.
+        mutations: Children by mutation in a generation.
+        crossovers: Children by crossover in a generation. The rest of the population is random.
+        mutation_probability: The probability that a gene is redrawn; the published operators use
+            it.
         limits: Limits on a subnet's trainable adapter scalars.
 
     Raises:
-        InvalidConfigError: One or more values that are out of range; the message names all of them.
+        InvalidConfigError: Values are out of range; the message names all of them.
     """
 
     sampler: SamplerName = "evolution"
@@ -90,5 +90,5 @@ class SearchSettings:
 
     @property
     def n_candidates(self) -> int:
-        """The subnets of a whole search, if no generation is cut short."""
+        """The number of subnets in a whole search, if every generation is full."""
         return self.population * (self.generations + 1)

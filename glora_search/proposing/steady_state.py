@@ -1,19 +1,20 @@
 """Steady-state evolution: a child is made when a worker is free, from the outcomes so far.
 
-A generation waits for its slowest evaluation; here no worker waits. (mu + lambda) with lambda 1 and
-many children under way: the parents of a child are the best of all outcomes at the moment when it
-is made, and its operator is the one that its place would have in a generation.
+A generational search waits for the slowest evaluation of each generation; here no worker waits. The
+scheme is (mu + lambda) with lambda 1, while many children are evaluated at once. The parents of a
+child are the best of all outcomes at the moment when it is made. Its operator is the one that its
+place would have in a generation.
 
-What that gives up: which parents a child has depends on the order in which outcomes arrive, so two
-runs of one seed differ, and so do a run and the same run resumed. Only with one candidate under way
-at a time (one worker, in this process) is a search a function of its seed. What is kept: the draws
-of child i come from a generator seeded with (seed, "steady-state", i), whichever process makes it;
-no subnet is evaluated twice; a study goes on from its recorded outcomes, whatever became of the
-process that got them.
+The price: the parents of a child depend on the order in which outcomes arrive. So two runs of one
+seed differ, and a resumed run differs from an undisturbed one. A search is a function of its seed
+only if it evaluates one candidate at a time (one worker, in this process).
+
+What stays: the generator of child i is seeded with (seed, "steady-state", i) in every process. No
+subnet is evaluated twice. A study continues from its recorded outcomes, even if its process died.
 
 Candidates are numbered as they are made. Candidate i has the place
-(i // population, i % population), so "generation g" is the g-th population's worth of candidates in
-the order in which they were made.
+(i // population, i % population), so "generation g" holds a population of candidates that were made
+one after the other.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from search_spaces import Genome, SearchSpace
 
 
 class SteadyStateProposer:
-    """Starts and continues steady-state searches; holds tables of the space, and nothing that a
-    search changes.
+    """Starts and continues steady-state searches. It holds tables of the space, which no search
+    changes.
 
     Raises:
         InfeasibleLimitError: No subnet of `space` is within `settings.limits`.
@@ -48,10 +49,11 @@ class SteadyStateProposer:
         self._breeder = Breeder(space.genes, settings, seed)
 
     def children(self, history: Sequence[Outcome]) -> Children:
-        """What a study with these outcomes lacks, to be made one after the other.
+        """The candidates that a study with these outcomes lacks, each made when it is asked for.
 
         Args:
-            history: Everything recorded, in any order; the numbers that it lacks come first.
+            history: All recorded outcomes, in any order. Numbers that are missing among them come
+                first.
         """
         return Children(self._space, self._settings, self._seed, self._breeder, history)
 
@@ -59,8 +61,9 @@ class SteadyStateProposer:
 class Children(Iterator[Candidate]):
     """The candidates of a search, each made when it is asked for.
 
-    Random ones until as many outcomes are there as there are parents, and for the numbers of the
-    first population. The end comes with the last number, or when the space has nothing new.
+    A candidate is random if its number is in the first population, or while fewer outcomes
+    than `parents` have arrived without failure. The iteration ends after the last number, or when
+    the space has no new subnet.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Children(Iterator[Candidate]):
             self.add(outcome)
 
     def add(self, outcome: Outcome) -> None:
-        """An outcome has arrived: from now on it may be a parent."""
+        """Note an outcome that has arrived. From now on it may be a parent."""
         best, rank = self._fittest, self._settings.objectives.rank
         if not fittest([outcome], self._settings.objectives, 1):
             return  # it failed
@@ -93,7 +96,7 @@ class Children(Iterator[Candidate]):
             del best[self._settings.parents :], self._parents[self._settings.parents :]
 
     def __next__(self) -> Candidate:
-        """The next candidate, made of what has arrived."""
+        """The next candidate, made from the outcomes that have arrived."""
         number = next(self._numbers)
         generation, index = divmod(number, self._settings.population)
         ready = generation > 0 and len(self._parents) == self._settings.parents
@@ -118,8 +121,8 @@ class Children(Iterator[Candidate]):
 
 
 class _SeenGenomes:
-    """Which genomes were proposed before: 16 bytes of each, made without decoding it. Late in a
-    search most attempts at a child have been seen.
+    """The genomes that were proposed before, as a hash of 16 bytes each. Genomes are not decoded,
+    because late in a search most attempts at a child were seen before.
     """
 
     def __init__(self, genomes: Iterable[Genome]) -> None:

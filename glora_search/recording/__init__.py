@@ -1,4 +1,4 @@
-"""What records a search: Optuna's database, one trial a subnet, one process a study."""
+"""Records a search in an Optuna database: one trial for each subnet, one process for each study."""
 
 from glora_search.recording.database import Database, StudySummary, check_study_name
 from glora_search.recording.lease import Holder, Lease

@@ -1,4 +1,4 @@
-"""Batches written behind the back of a search: the next candidates are evaluated meanwhile."""
+"""Writes outcomes in batches, in a thread of its own, while the next candidates are evaluated."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ _log = logging.getLogger(__name__)
 class BatchWriter:
     """Collects outcomes and writes them in batches, in order, in a thread of its own.
 
-    What a SIGKILL or a power cut may lose is bounded: the outcomes that are not handed over yet
-    (fewer than `hold_up_at`, and none that arrived `flush_s` before the latest one) and the one
-    batch that is being written. A batch that is due while the one before it is still being written
-    grows until it is through; at `hold_up_at` the search waits as well: no more than one is ever
-    under way.
+    At most one batch is being written at a time. If the next batch is due before that write ends,
+    it keeps growing; once it holds `hold_up_at` outcomes, `add` waits.
 
-    An error of a write is raised, as it is, where the next outcome is added, or at the end. What it
-    left unwritten is then offered once more, with all that has arrived since, as the context ends.
-    However it ends, everything that was added has been written, or the error is raised.
+    A SIGKILL or a power cut loses at most the batch that is being written and the outcomes that are
+    still collected. These are fewer than `hold_up_at`, and none of them is older than the latest
+    one by `flush_s` or more.
+
+    If a write fails, its error is raised unchanged, by a later `add` or by the end of the context.
+    At that end the unwritten outcomes are written once more, with all that have arrived
+    since. So when the context has ended, either every outcome is written or an error was raised.
 
     Args:
         write: Makes a batch durable, or raises; a batch may be offered to it twice. Called by one
             thread at a time.
         flush_every: Outcomes after which a batch is handed over.
-        flush_s: Seconds after which a batch is handed over, full or not; looked at as outcomes
-            arrive.
+        flush_s: Seconds after which a batch is handed over, full or not. The clock is read only
+            when an outcome arrives.
         hold_up_at: Outcomes that may be collected while a batch is being written; by default
             `flush_every`.
     """
@@ -63,7 +64,7 @@ class BatchWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with shielded():  # an interruption has to wait until all is written
+        with shielded():  # an interruption waits until everything is written
             failure = None if self._writing is None else self._writing.exception()
             self._thread.shutdown()
             left = [*self._under_way, *self._arrived] if failure else self._arrived
@@ -75,7 +76,7 @@ class BatchWriter:
             _log.warning("a batch was written at the second attempt: %s", failure)
 
     def add(self, outcome: Outcome) -> None:
-        """Take an outcome; hand over the batch if it is due.
+        """Collect an outcome, and hand the batch to the writing thread if it is due.
 
         Raises:
             BaseException: What an earlier batch's write raised.
@@ -89,7 +90,7 @@ class BatchWriter:
             self._hand_over()
 
     def offer(self) -> None:
-        """Hand over what has arrived, unless a batch is being written: something slow may follow.
+        """Hand over what has arrived, unless a batch is being written. Called before slow steps.
 
         Raises:
             BaseException: What an earlier batch's write raised.
@@ -103,16 +104,16 @@ class BatchWriter:
 
     def _hand_over(self) -> None:
         self._settle()
-        with shielded():  # an outcome is in one of the two lists, whatever happens
+        with shielded():  # so that each outcome is always in one of the two lists
             self._under_way, self._arrived = self._arrived, []
             self._writing = self._thread.submit(self._write, self._under_way)
         self._since = time.monotonic()
 
     def _settle(self) -> None:
-        """Wait for the batch under way; raises what its write raised."""
+        """Wait until the current batch is written; raise what its write raised."""
         if self._writing is None:
             return
-        failure = self._writing.exception()  # may be interrupted: nothing has changed by then
+        failure = self._writing.exception()  # an interruption here changes nothing
         if failure is not None:
             raise failure
         self._writing = None

@@ -1,8 +1,8 @@
-"""A bench in the database: an Optuna study beside the one whose data it compares methods on.
+"""A bench in the database. It compares methods on the data of a study.
 
-It is called `<study>/compare`, which no study can be called. Each trial is one run: its value is
-the val loss, its user attributes say the rest. Runs take seconds to hours, so Optuna's public calls
-write them, one by one, when they have ended.
+A bench is an Optuna study of its own, called `<study>/compare`; our studies cannot have such a
+name. Each trial is one run: its value is the val loss, its user attributes hold the rest. A run
+takes seconds to hours, so each is written by Optuna's public calls when it has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from glora_search.recording.patience import PATIENCE_S, Patience
 from glora_search.recording.study_record import StudyRecord
 
 BENCH_SUFFIX: Final = "/compare"
-"""What a bench's name adds to that of its study."""
+"""A bench's name is its study's name with this suffix."""
 
 _KEY: Final = "key"
 _TABLE: Final = "result"
@@ -28,7 +28,7 @@ class BenchRecord:
     """One bench. Made by `Database.open_or_create_bench`.
 
     Attributes:
-        study: Attributes and lease: those of every study.
+        study: The attributes and the lease, as of any study.
     """
 
     def __init__(self, connection: Connection, study: StudyRecord) -> None:
@@ -39,14 +39,14 @@ class BenchRecord:
             self._optuna = optuna.load_study(study_name=study.name, storage=connection.storage)
 
     def add(self, key: str, table: Mapping[str, Any], *, value: float | None) -> None:
-        """Record a run that has ended; one that is recorded already stays as it is.
+        """Record a run that has ended. A run that is recorded already is not changed.
 
-        A database that is away is waited for.
+        If the database is away, this waits for it.
 
         Args:
-            key: Of the run, unique.
-            table: Its result, which JSON can hold.
-            value: Its val loss; None where it failed.
+            key: Identifies the run.
+            table: The run's result, as JSON can hold it.
+            value: The run's val loss; None if it failed.
 
         Raises:
             StudyHeldError: Outside of `study.hold`, or the lease was lost to another process.
@@ -71,7 +71,7 @@ class BenchRecord:
     def _add(self, key: str, table: Mapping[str, Any], value: float | None) -> None:
         self.study.check_held()
         if key in self.runs():
-            return  # it was committed, and the database's answer got lost
+            return  # an earlier attempt was committed, but its answer got lost
         trial = optuna.trial.create_trial(
             state=TrialState.FAIL if value is None else TrialState.COMPLETE,
             value=value,

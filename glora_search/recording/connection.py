@@ -1,12 +1,13 @@
-"""Open a database through Optuna's RDBStorage: one clear error for whatever is wrong with it.
+"""Opens a database through Optuna's RDBStorage, and turns each of its errors into one clear line.
 
-Durability. A committed transaction is on the disk. PostgreSQL does that by itself (unless its
-administrator turned `synchronous_commit` off). For SQLite every connection runs with
-`synchronous=EXTRA`, which syncs the file and its folder at each commit. The journal stays SQLite's
-own default and not the write-ahead log: the log must not be used over a network file system, where
-the home folders of a cluster often lie, and leaves files beside the database that a copy would
-miss. What it would bring, writing while others read, is worth little to one writer that commits
-every few seconds and is ready to wait.
+Durability: a committed transaction is on the disk. PostgreSQL ensures this by itself, unless its
+administrator turned `synchronous_commit` off. Every SQLite connection runs with
+`synchronous=EXTRA`, which syncs the file and its folder at each commit.
+
+SQLite keeps its default journal, not the write-ahead log. The log does not work on network file
+systems, where the home folders of a cluster often are, and it keeps files beside the database that
+a copy would miss. Its advantage is that one process can write while others read. That is worth
+little here: one writer commits every few seconds and can wait.
 """
 
 from __future__ import annotations
@@ -36,18 +37,19 @@ _BUSY_TIMEOUT_S: Final = 60
 
 
 class Connection:
-    """An open database, and the two kinds of transactions on it.
+    """An open database, with transactions that read and transactions that write.
 
-    Every error of SQLAlchemy, its drivers and Optuna's storage becomes a StorageError of one line,
-    which names the database and never its password. Safe to use from several threads.
+    An error of SQLAlchemy, its drivers or Optuna's storage becomes a StorageError of one line. It
+    names the database and never holds its password. Safe to use from several threads.
 
     Args:
         text: The database's URL.
         create: Whether to make the SQLite file and Optuna's tables where they are missing.
 
     Raises:
-        StorageError: The URL is not accepted, the driver is missing, the database does not answer
-            or is none; or, unless `create`, it is not there or holds no tables of Optuna's.
+        StorageError: The URL is not accepted, the driver is missing, the database does not answer,
+            or the file is no database. Without `create` also: the file or Optuna's tables are
+            missing.
     """
 
     def __init__(self, text: str, *, create: bool) -> None:
@@ -75,7 +77,7 @@ class Connection:
         return self._url.sqlite_file is not None
 
     def close(self) -> None:
-        """Close all pooled connections; the object is of no use afterwards."""
+        """Close all pooled connections. The object cannot be used afterwards."""
         self.storage.remove_session()
         self.engine.dispose()
 
@@ -83,8 +85,8 @@ class Connection:
     def errors(self) -> Iterator[None]:
         """Turn what the database raises inside the block into a StorageError of one line.
 
-        It is a StorageUnavailableError where the same may succeed later. An interruption waits
-        until the block is over.
+        It is a StorageUnavailableError if a later attempt may succeed. An interruption is delivered
+        when the block has ended.
         """
         try:
             with shielded():
@@ -95,17 +97,17 @@ class Connection:
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that will write: durable as a whole when the block ends, or undone."""
+        """A transaction that writes. When the block ends, all of it is durable, or none of it."""
         with self.errors(), self.engine.begin() as connection:
             if self.is_sqlite:
-                # Taking the write lock first lets what is read here be relied on for what is
-                # written; a transaction that reads first and writes later can be refused half-way.
+                # This takes the write lock first, so that what the block reads stays true until it
+                # writes. SQLite can refuse the writes of a transaction that began with a read.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction whose statements all see the database as it was at one moment."""
+        """A transaction that reads. All of its statements see the database as of one moment."""
         with self.errors(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")
@@ -114,10 +116,10 @@ class Connection:
             yield connection
 
     def now(self, connection: sa.Connection | None = None) -> float:
-        """The database's clock, seconds since 1970 UTC (an SQLite file has that of the host).
+        """The database's clock, seconds since 1970 UTC; for SQLite it is the clock of this host.
 
         Args:
-            connection: A transaction to ask in; None for one of its own.
+            connection: The transaction in which to ask; None opens a new one.
         """
         if connection is None:
             with self.reading() as own:
@@ -130,7 +132,7 @@ class Connection:
         return float(connection.exec_driver_sql(clock).scalar_one())
 
     def _probe(self, *, create: bool) -> None:
-        """Connect once, so that a wrong database is an error before anything is created."""
+        """Connect once, so that a wrong database is found before anything is created."""
         engine = self._engine()
         try:
             with self.errors():
@@ -155,15 +157,15 @@ class Connection:
     def _engine_options(self) -> dict[str, Any]:
         if self.is_sqlite:
             return {"connect_args": {"timeout": _BUSY_TIMEOUT_S, "factory": _DurableConnection}}
-        # A server that has gone away is noticed: at once when connecting, after a minute when it
-        # falls silent in the middle. What the URL says goes first.
+        # With these a server that is gone is noticed: at once when we connect, within a minute when
+        # it falls silent later. Options of the URL override them.
         arguments: dict[str, Any] = {
-            "client_encoding": "utf8",  # whatever the database's is; SQL_ASCII would give bytes
+            "client_encoding": "utf8",  # a database in SQL_ASCII would give bytes
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
-            "tcp_user_timeout": 60_000,  # ms; what is sent and never acknowledged
+            "tcp_user_timeout": 60_000,  # ms without an acknowledgement of what was sent
         }
         arguments = {k: v for k, v in arguments.items() if k not in self._url.url.query}
         return {"pool_pre_ping": True, "connect_args": arguments}
@@ -172,17 +174,17 @@ class Connection:
         self, *, create: bool, attempts: int = _CREATE_ATTEMPTS
     ) -> optuna.storages.RDBStorage:
         text = self._url.url.render_as_string(hide_password=False)
-        # Optuna takes the URL for a format string.
+        # Optuna uses the URL as a format string.
         text = text.replace("{", "{{").replace("}", "}}")
         try:
             return optuna.storages.RDBStorage(
                 text, engine_kwargs=self._engine_options(), skip_table_creation=not create
             )
-        except RuntimeError as error:  # Optuna's word for tables of another version
+        except RuntimeError as error:  # Optuna raises it for tables of another version
             raise StorageError(f"{self.shown}: {self._told(error)}") from error
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            # Two processes that create the tables at the same moment trip over each other. Tables
-            # that are there already are left alone, so that trying again is enough.
+            # If two processes create the tables at the same moment, one of them fails. Creating
+            # leaves existing tables alone, so the failed process can simply try again.
             if not create or attempts == 1:
                 raise StorageError(f"{self.shown}: {self._told(error)}") from error
             _log.debug("creating the tables of %s again: %s", self.shown, self._told(error))
@@ -190,7 +192,7 @@ class Connection:
         return self._open_storage(create=create, attempts=attempts - 1)
 
     def _told(self, error: BaseException) -> str:
-        """What the driver said, on one line, without the statement and its parameters."""
+        """The driver's message on one line, without the statement and its parameters."""
         if isinstance(error, optuna.exceptions.StorageInternalError):
             error = error.__cause__ or error
         if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
@@ -200,7 +202,7 @@ class Connection:
 
 
 class _DurableConnection(sqlite3.Connection):
-    """A connection on which a commit outlives a power cut."""
+    """An SQLite connection whose commits survive a power cut."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The database: studies by name."""
+"""The database: creates, opens and lists studies, sweeps and benches."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
-    """What `status` says of a study.
+    """A study as `status` shows it.
 
     Args:
         name: The study's name.
-        objectives: What it optimises; None where that cannot be read.
+        objectives: What the study optimises; None if that cannot be read.
         n_complete: Subnets evaluated.
         n_failed: Evaluations that failed.
         best_value: The best fitness so far; None before the first complete evaluation.
         attributes: What was stored with the study, such as its status.
-        holder: The process that drives it now; None where none does.
-        fault: Why it cannot be opened, in one line, and then the rest is empty; else None.
+        holder: The process that drives it now; None if there is none.
+        fault: Why the study cannot be opened, in one line; the other fields are then empty. None if
+            it can.
     """
 
     name: str
@@ -70,16 +71,16 @@ class StudySummary:
 
 
 class Database:
-    """An Optuna database that holds our studies, possibly among others.
+    """An Optuna database with our studies. It may hold other Optuna studies as well.
 
     Args:
         url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/NAME`.
         create: Whether to make the SQLite file and Optuna's tables where they are missing.
-        known_schemas: Schema revisions whose tables are written directly; for any other, Optuna's
-            public calls are used.
+        known_schemas: Schema revisions whose tables this package writes directly. With any other
+            it uses Optuna's public calls.
 
     Raises:
-        StorageError: The database is not there, does not answer, or is none.
+        StorageError: The database is missing or does not answer, or the file is no database.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Database:
     ) -> None:
         self._connection = Connection(url, create=create)
         with self._connection.errors():
-            # Optuna opens a database of its own version only, so this is also Optuna's.
+            # Optuna opens only databases of its own version, so this is Optuna's version too.
             version = self._connection.storage.get_current_version()
         self._fast = version in known_schemas
 
@@ -95,7 +96,7 @@ class Database:
     def open(
         cls, url: str, create: bool, *, known_schemas: Collection[str] = KNOWN_SCHEMAS
     ) -> Database:
-        """The database at `url`; with `create` False nothing is created that is not there."""
+        """The database at `url`. Without `create` nothing new is made."""
         return cls(url, create=create, known_schemas=known_schemas)
 
     def __enter__(self) -> Self:
@@ -116,11 +117,11 @@ class Database:
 
     @property
     def writes_tables(self) -> bool:
-        """Whether the schema is a known one, so that Optuna's tables are written directly."""
+        """Whether this package writes Optuna's tables directly, because it knows their schema."""
         return self._fast
 
     def close(self) -> None:
-        """Close all connections; the object and its records are of no use afterwards."""
+        """Close all connections. The object and its records cannot be used afterwards."""
         self._connection.close()
 
     def create_study(
@@ -137,11 +138,11 @@ class Database:
             name: See `check_study_name`.
             space: What its subnets are chosen from; stored with it.
             objectives: What it optimises; stored with it.
-            attributes: More to store with it: anything that JSON can hold.
+            attributes: What else to store with it, as JSON can hold it.
 
         Raises:
-            StudyFileError: The name is not a legal one.
-            StudyExistsError: There is one of that name; it need not be ours.
+            StudyFileError: The name is not legal.
+            StudyExistsError: The database has a study of that name, ours or another.
             StorageError: An attribute cannot be stored, or the database fails.
         """
         check_study_name(name)
@@ -156,13 +157,13 @@ class Database:
         swept: Distributions,
         attributes: Mapping[str, JSON],
     ) -> SweepRecord:
-        """Create the sweep of a study, which need not be there; errors as in `create_study`.
+        """Create the sweep of a study; the study need not exist. Errors as in `create_study`.
 
         Args:
             study: The study's name.
             space: What its subnets are chosen from.
-            swept: Swept key of [supernet] to its distribution.
-            attributes: More to store with it.
+            swept: For each swept key of [supernet] its distribution.
+            attributes: What else to store with it.
         """
         check_study_name(study)
         stored = {**attributes, SPACE_KEY: space_to_attribute(swept)}
@@ -182,7 +183,7 @@ class Database:
         return self._sweep(name, *studies[name])
 
     def list_sweeps(self) -> list[SweepSummary]:
-        """All sweeps, the oldest first; a damaged one is left out, and logged."""
+        """All sweeps, oldest first. Damaged ones are logged and left out."""
         summaries = []
         for name, found in self._studies(_SWEEP_KEY, SUFFIX).items():
             try:
@@ -194,12 +195,12 @@ class Database:
     def open_or_create_bench(
         self, study: str, *, space: SearchSpace, attributes: Mapping[str, JSON]
     ) -> BenchRecord:
-        """The bench of a study, which need not be there; errors as in `create_study`.
+        """The bench of a study; the study need not exist. Errors as in `create_study`.
 
         Args:
             study: The study's name.
-            space: What subnets of its searched methods are chosen from.
-            attributes: What to store with it where it is new.
+            space: What the subnets of searched methods are chosen from.
+            attributes: What to store with a new bench.
         """
         check_study_name(study)
         name = f"{study}{BENCH_SUFFIX}"
@@ -223,7 +224,7 @@ class Database:
             **attributes,
             _SPACE_KEY: json.loads(space.to_json()),
             _FITNESS_KEY: str(objectives),
-            mark: _FORMAT,  # the last: what is ours is complete
+            mark: _FORMAT,  # written last, so that a study with the mark is complete
         }
         if self._fast:
             from glora_search.recording.table_store import create_study as create
@@ -235,7 +236,7 @@ class Database:
         """The study called `name`.
 
         Raises:
-            StudyNotFoundError: There is none that is ours; the message names the nearest ones.
+            StudyNotFoundError: We have no study of that name; the message lists similar names.
             DamagedStudyError: What is stored with it cannot be read.
             StorageError: The database fails.
         """
@@ -246,7 +247,7 @@ class Database:
         return self._record(name, *studies[name])
 
     def list_studies(self) -> list[StudySummary]:
-        """All studies of ours, the oldest first; damaged ones as well."""
+        """All our studies, oldest first, damaged ones included."""
         return [self._summary(name, *found) for name, found in self._studies().items()]
 
     def _summary(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> StudySummary:
@@ -271,7 +272,7 @@ class Database:
     def _studies(
         self, mark: str = _FORMAT_KEY, suffix: str = ""
     ) -> dict[str, tuple[int, dict[str, Any]]]:
-        """Name to Optuna's key and all user attributes, of the studies that are ours."""
+        """For each of our studies its name, with Optuna's key and all user attributes."""
         with self._connection.errors():
             studies = self._connection.storage.get_all_studies()
         return {
@@ -325,7 +326,7 @@ class Database:
 
 
 def check_study_name(name: str) -> None:
-    """Raise StudyFileError unless `name` can name a study, and a folder in its place."""
+    """Raise StudyFileError unless `name` can name a study and its folder."""
     if not STUDY_NAME.fullmatch(name):
         raise StudyFileError(
             f"a study cannot be called {name!r}; accepted: 1 to 200 letters, digits, '.', '_' and "

@@ -1,11 +1,11 @@
-"""The parameter rows of trials, of which a trial has one a gene, as one text a trial.
+"""The parameter rows of trials. A trial has one row for each gene; here they travel as one text.
 
-A text holds one character a gene: number k of its choices is the character 48 + k, so that the
-first ten are digits. It is what crosses the line to the database in either direction; rows are made
-of it, and it is made of rows, in the database itself. Sending 240 rows a trial costs several times
-what the database needs to store them, and fetching them costs more again.
+The text has one character for each gene: choice number k of the gene is the character 48 + k, so
+the first ten choices are digits. Only the text is sent to and from the database; SQL turns it into
+rows, and rows into it. Sending 240 rows for each trial would take several times as long as storing
+them, and fetching them would take longer still.
 
-Both directions also run with Python's global lock released, so that a search goes on meanwhile.
+The database does this work while Python's global lock is free, so the search continues meanwhile.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _PARAMS: Final[sa.Table] = models.TrialParamModel.__table__
 _TRIALS: Final[sa.Table] = models.TrialModel.__table__
 
 _FIRST: Final = 48  # the character of a gene's first choice
-_NO_CHOICE: Final = " "  # what a value becomes that cannot be a choice
-_MAX_CHOICES: Final = 55_000  # beyond are numbers that are no characters
+_NO_CHOICE: Final = " "  # stands for a value that cannot be a choice
+_MAX_CHOICES: Final = 55_000  # higher numbers are no characters
 _BETWEEN_NAMES: Final = "\x1f"
 _AFTER_NAMES: Final = "\x1e"
 
-# LIMIT -1 keeps SQLite from taking a gene's JSON apart anew for every trial; CROSS JOIN is, by its
-# manual, a loop over trials with one over genes inside it, so rows lie in the order of genes.
+# Without LIMIT -1 SQLite would parse the JSON of the genes again for every trial. CROSS JOIN loops
+# over trials, and within each over genes (SQLite's manual), so rows lie in the order of genes.
 _INSERT_SQLITE: Final = """\
 INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
 SELECT
@@ -75,7 +75,7 @@ class GenomeRows:
 
     Args:
         space: What the study's subnets are chosen from.
-        is_sqlite: Whether the database is SQLite, and not PostgreSQL.
+        is_sqlite: Whether the database is SQLite; otherwise it is PostgreSQL.
     """
 
     def __init__(self, space: SearchSpace, *, is_sqlite: bool) -> None:
@@ -93,7 +93,7 @@ class GenomeRows:
         self._distributions = [
             distribution_to_json(CategoricalDistribution(gene.choices)) for gene in space.genes
         ]
-        # Trials differ in their choices; the order of their rows is nearly always the same.
+        # Nearly all trials have their rows in the same order, so each order is worked out once.
         self._into_order = lru_cache(maxsize=16)(self._order)
 
     def text(self, subnet: SubnetConfig) -> str:
@@ -110,7 +110,7 @@ class GenomeRows:
 
         Args:
             c: A transaction.
-            trials: The trial's key, and the text of its subnet.
+            trials: For each trial its key and the text of its subnet.
         """
         if self._is_sqlite:
             genes = list(zip(self._names, self._distributions, strict=True))
@@ -125,10 +125,10 @@ class GenomeRows:
         )
 
     def column(self) -> sa.ScalarSelect[str]:
-        """Of a row of `trials` what its parameter rows say; `subnet` takes it apart.
+        """Names and choices in the parameter rows of a row of `trials`; `subnet` parses them.
 
-        Names and choices come in one order, whatever it is: the two aggregates see the same rows.
-        The digest of what they give is checked against the recorded one in any case.
+        Names and choices have the same order, since both aggregates read the same rows. Decoding
+        also compares the subnet's digest with the recorded one.
         """
         value = _PARAMS.c.param_value
         character = sa.func.char if self._is_sqlite else sa.func.chr
@@ -152,10 +152,10 @@ class GenomeRows:
         """The subnet of a trial.
 
         Args:
-            found: What `column` gave; None of a trial without parameters.
+            found: What `column` gave; None for a trial without parameters.
 
         Raises:
-            StorageError: A parameter is missing, or is none of the gene's choices.
+            StorageError: A parameter is missing, or its value is not a choice of its gene.
         """
         names, _, choices = (found or "").rpartition(_AFTER_NAMES)
         try:
@@ -165,9 +165,9 @@ class GenomeRows:
         return SubnetConfig({name: configs[text[part]] for name, part, configs in self._layers})
 
     def _order(self, names: str) -> Callable[[str], tuple[str, ...]]:
-        """What takes the choices from the order of `names` to that of the space's genes.
+        """A function that sorts choices from the order of `names` into the order of the genes.
 
-        The search goes on without parameters that somebody added: they are no genes.
+        It leaves out parameters that are no genes, such as those that somebody added by hand.
         """
         places = {name: place for place, name in enumerate(names.split(_BETWEEN_NAMES))}
         if missing := [name for name in self._names if name not in places]:
@@ -176,10 +176,10 @@ class GenomeRows:
 
 
 class _LayerTexts(dict[str, LayerConfig]):
-    """From the five characters of a layer to its configuration; each is made when first asked for.
+    """From the five characters of a layer to its configuration, which is made at the first use.
 
     Args:
-        genes: The layer's.
+        genes: The genes of the layer.
     """
 
     def __init__(self, genes: Sequence[Gene]) -> None:

@@ -1,12 +1,14 @@
 """The lease of a study: one process drives it at a time.
 
-The lease is one study user attribute, so that the schema stays Optuna's own. It names its holder
-and the time, on the database's clock, until which it lasts. Taking it, renewing it and giving it
-back are each a compare-and-swap of that row. A daemon thread renews it three times within its
-duration. It can be taken over when it has run out, and at once when its holder was a process of
-this machine that is no more. What makes this safe is fencing: every write checks, in its own
-transaction, that the row still carries the writer's token. So a process that slept through its
-lease cannot write into a study that went on without it.
+The lease is a user attribute of the study, so the schema stays Optuna's own. It names the holder
+and says until when it lasts, on the database's clock. A process takes, renews and releases it by a
+compare-and-swap of that row. A daemon thread renews it three times within its duration. Another
+process can take it over once it has run out, or at once if the holder was a process of the same
+machine and has ended.
+
+Fencing makes this safe: every write checks, in its own transaction, that the row still holds the
+writer's token. So a process that was suspended for longer than its lease cannot write into a study
+that another process now drives.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ from glora_search.study.errors import DamagedStudyError, StorageError, StudyHeld
 
 _log = logging.getLogger(__name__)
 
-_SAME_START_S = 2.0  # clock adjustments move a process's computed start time by this much
+_SAME_START_S = 2.0  # by so much a clock adjustment can shift the start time of a process
 _TAKE_ATTEMPTS = 10
-_RETRY_S = 1.0  # while the database is away: to be the first when it is back
+_RETRY_S = 1.0  # while the database is away; short, to renew before others take over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,13 @@ class Holder:
     """Who holds a study, and for how long.
 
     Args:
-        token: Random, one a lease: what a write is checked against.
+        token: Random, new for each lease. Every write is checked against it.
         host: The host's name.
         pid: The process's id.
-        machine: Identifies the running system within which `pid` means something.
-        process_started: Start of the process on its host's clock, seconds since 1970 UTC.
+        machine: Identifies the running system to which `pid` belongs.
+        process_started: When the process started, on its host's clock, seconds since 1970 UTC.
         since: When the lease was taken, on the database's clock, seconds since 1970 UTC.
-        until: When it runs out unless it is renewed, on the same clock.
+        until: When the lease runs out unless it is renewed, on the same clock.
     """
 
     token: str
@@ -72,7 +74,7 @@ class Holder:
 
     @classmethod
     def from_json(cls, text: str | None) -> Holder | None:
-        """The holder that the text of a lease row names; None where the study is free.
+        """The holder that the text of a lease row names; None if the study is free.
 
         Raises:
             DamagedStudyError: The text is no lease.
@@ -110,7 +112,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is known to be no more; False for one on another machine."""
+        """Whether the process is known to have ended; False for a process of another machine."""
         if self.machine != _machine():
             return False
         try:
@@ -129,11 +131,11 @@ class LeaseRow(Protocol):
     """The part of a StudyStore that a lease needs."""
 
     def read_lease(self) -> tuple[str | None, float]:
-        """The row's text (None where there is no row), and the database's clock."""
+        """The row's text (None if there is no row), and the database's clock."""
         ...
 
     def swap_lease(self, old: str | None, new: str) -> bool:
-        """Replace the row's text if it still is `old`; returns whether it was."""
+        """Replace the row's text if it still is `old`; return whether it was."""
         ...
 
 
@@ -141,7 +143,7 @@ class Lease:
     """A lease that is held, until `release`. Made by `Lease.take`.
 
     Attributes:
-        holder: This process, with the token that writes are checked against.
+        holder: This process, with the token against which writes are checked.
     """
 
     def __init__(self, row: LeaseRow, *, study: str, holder: Holder, ttl_s: float) -> None:
@@ -161,7 +163,7 @@ class Lease:
         Args:
             row: The study's lease row.
             study: The study's name, for messages.
-            ttl_s: Seconds that the lease outlives its last renewal.
+            ttl_s: Seconds for which the lease lasts after each renewal.
 
         Raises:
             StudyHeldError: Another process, or another part of this one, holds the study.
@@ -186,16 +188,16 @@ class Lease:
 
     @property
     def token(self) -> str:
-        """What a write under this lease is checked against."""
+        """The token against which writes under this lease are checked."""
         return self.holder.token
 
     @property
     def lost(self) -> bool:
-        """Whether the renewing thread found that the lease is another's; it never comes back."""
+        """Whether the renewing thread found the lease taken by another process; it stays lost."""
         return self._lost.is_set()
 
     def release(self) -> None:
-        """Give the lease back, unless it is another's by now; a failing database is only logged."""
+        """Release the lease, unless another process has it. A database error is only logged."""
         self._released.set()
         self._thread.join()
         try:
@@ -210,8 +212,10 @@ class Lease:
             )
 
     def _keep(self) -> None:
-        """Renew until released or lost. A database that does not answer is asked again; a lease
-        that ran out meanwhile is renewed all the same, unless another process has taken it.
+        """Renew the lease until it is released or lost.
+
+        If the database does not answer, try again. A lease that ran out meanwhile is still renewed,
+        unless another process has taken it.
         """
         usual_s = self._ttl_s / 3
         wait_s = usual_s
@@ -232,10 +236,10 @@ class Lease:
                 return
 
     def _swap(self, new: Callable[[Holder, float], str]) -> bool:
-        """Replace the row where it still carries the token; returns whether it did.
+        """Replace the row if it still holds the token; return whether it did.
 
-        The row is read first, rather than remembered: after a connection that broke during a commit
-        nobody knows which text it has.
+        The row is read anew each time: if a connection broke during a commit, the row may hold
+        either text.
         """
         text, now = self._row.read_lease()
         holder = Holder.from_json(text)
@@ -245,7 +249,7 @@ class Lease:
 
 
 def check_token(text: str | None, *, token: str, study: str) -> None:
-    """Raise StudyHeldError unless `text`, of the lease row, carries `token`."""
+    """Raise StudyHeldError unless `text`, the text of the lease row, holds `token`."""
     holder = Holder.from_json(text)
     if holder is None:
         raise StudyHeldError(
@@ -273,12 +277,12 @@ def _held_by(holder: Holder) -> str:
 
 
 def _machine() -> str:
-    """A name for this running system: the place where a process id means one process.
+    """A name for this running system, within which a process id is unique.
 
-    A host name is none: two containers can share one, each with a process 1.
+    A host name will not do: two containers can share one, and each has a process 1.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # no Linux: no containers that share a host name either
+    except OSError:  # not Linux, so no containers share the host name
         return socket.gethostname()

@@ -1,9 +1,9 @@
-"""A database that is away for a while is waited for.
+"""Waits for a database that is away for a while.
 
-A server is restarted, a network breaks, another process keeps an SQLite file locked: the search
-waits, and says so, and goes on. Nothing is lost, since a transaction that did not commit is made
-again, and nothing is written twice, since whatever a store writes may be offered to it again: also
-where the database did commit and only its answer was lost.
+A server restarts, a network breaks, or another process locks an SQLite file: the search logs it,
+waits, and continues. Nothing is lost, because a transaction that did not commit is repeated.
+Nothing is written twice, because a store accepts a repeated write without recording it again. That
+also holds if the database committed the first one and only its answer was lost.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ PATIENCE_S: Final = 300.0
 
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0
-_LOOK_S: Final = 0.1  # how often a wait looks for an interruption
+_LOOK_S: Final = 0.1  # how often a wait checks for an interruption
 
 
 class Patience:
-    """Tries again until it succeeds, for a bounded time. Safe to use from several threads.
+    """Repeats a call until it succeeds, for a bounded time. Safe to use from several threads.
 
-    The time counts from the first failure since the last success, whoever has it: of two writes
-    that follow one another while the database is away, the second does not wait as long again. A
-    signal that `shielded` holds back ends the waiting.
+    The time runs from the first failure after the last success, of whichever call. So if two
+    writes follow one another while the database is away, the second does not get the whole time
+    again. A signal that `shielded` holds back ends the wait.
 
     Args:
-        limit_s: Seconds after the first failure within which an attempt may begin.
+        limit_s: Seconds after the first failure within which a new attempt may begin.
     """
 
     def __init__(self, limit_s: float = PATIENCE_S) -> None:
@@ -48,13 +48,13 @@ class Patience:
         self._away_since: float | None = None
 
     def attempt(self, work: Callable[[], _T]) -> _T:
-        """What `work` returns, once it does.
+        """Call `work` until it succeeds, and return its result.
 
         Args:
-            work: Something that may be done again where it may have been done already.
+            work: A call that may be repeated safely, even if an earlier attempt took effect.
 
         Raises:
-            StorageUnavailableError: What the last attempt raised. Every other error is raised at
+            StorageUnavailableError: The error of the last attempt. Any other error is raised at
                 once.
         """
         wait_s = _FIRST_WAIT_S
@@ -71,7 +71,7 @@ class Patience:
                 return result
 
     def _failed(self, error: StorageUnavailableError) -> float:
-        """Seconds that are left to wait."""
+        """Note a failure; return the seconds that are left to wait."""
         now = time.monotonic()
         with self._lock:
             if self._away_since is None:
@@ -87,7 +87,7 @@ class Patience:
 
 
 def _waited(seconds: float) -> bool:
-    """Whether the wait went by without an interruption."""
+    """Wait; return whether no interruption came."""
     until = time.monotonic() + seconds
     while (left_s := until - time.monotonic()) > 0:
         if held_back():
@@ -97,11 +97,11 @@ def _waited(seconds: float) -> bool:
 
 
 class PatientStore:
-    """A StudyStore whose calls wait for the database. The contract is that of the protocol.
+    """A StudyStore that waits for the database in every call. It keeps the protocol's contract.
 
     Args:
-        store: The store that is called.
-        patience: For how long.
+        store: The store to call.
+        patience: How long to wait.
     """
 
     def __init__(self, store: StudyStore, patience: Patience) -> None:
@@ -115,7 +115,7 @@ class PatientStore:
         self._patience.attempt(lambda: self._store.set_attribute(key, value, token=token))
 
     def append(self, outcomes: Sequence[Outcome], *, token: str) -> int:
-        """As told by StudyStore; but what was committed without an answer counts as old."""
+        """As in StudyStore. Outcomes whose commit got no answer are not counted as new."""
         return self._patience.attempt(lambda: self._store.append(outcomes, token=token))
 
     def trials(self) -> dict[int, Outcome]:  # noqa: D102
@@ -128,7 +128,7 @@ class PatientStore:
         return self._patience.attempt(self._store.read_lease)
 
     def swap_lease(self, old: str | None, new: str) -> bool:
-        """As told by StudyStore; one that was committed without an answer is found to be."""
+        """As in StudyStore. A swap whose commit got no answer is recognised by a second look."""
         tried = False
 
         def swap() -> bool:

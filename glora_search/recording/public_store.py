@@ -1,12 +1,13 @@
-"""The slow store: Optuna's public calls alone, for schema versions that the fast one does not know.
+"""The slow store. It uses only Optuna's public calls, and so works with every schema version.
 
-What it cannot promise, because Optuna has no such call:
+Optuna has no calls for some of what the fast store promises:
 
-- A batch is not one transaction. Each trial is: a flush that is interrupted leaves whole trials.
-- The lease is best effort. It is read, written and read again, so that two processes which take it
-  within the same instant can both believe that they hold it; and it is checked before each trial,
-  not in the same transaction.
-- Speed: writing takes two hundred times as long, reading some fifty times
+- Each trial is a transaction of its own, not each batch. An interrupted flush leaves some whole
+  trials.
+- The lease is best effort. It is read, written and read again, so two processes that take it at the
+  same instant can both believe that they hold it. It is checked before each trial, not in the
+  trial's transaction.
+- Speed: writing takes two hundred times as long, reading about fifty times
   (tests/benchmarks/bench_storage.py).
 """
 
@@ -36,7 +37,7 @@ _ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 def create_study(
     connection: Connection, name: str, *, objectives: Objectives, attributes: Mapping[str, JSON]
 ) -> None:
-    """Create a study, then its attributes; where one cannot be written, the study is deleted.
+    """Create a study, then its attributes. If one cannot be written, the study is deleted again.
 
     Raises:
         StudyExistsError: Optuna has a study of that name.
@@ -59,7 +60,7 @@ def create_study(
 
 
 class PublicStore:
-    """A StudyStore on Optuna's public calls: the contract of the protocol, but for the above.
+    """A StudyStore on Optuna's public calls. The module docstring says what it cannot promise.
 
     Args:
         connection: The open database.
@@ -98,7 +99,7 @@ class PublicStore:
             for trial in self._ours()
         }
         fresh = unrecorded(outcomes, recorded)
-        self._fence(token)  # also where nothing is new
+        self._fence(token)  # even if nothing is new
         for outcome in fresh:
             self._fence(token)
             with self._connection.errors():
@@ -153,7 +154,7 @@ class PublicStore:
         return trial
 
     def _decode(self, trial: FrozenTrial) -> Outcome:
-        # Without parameters that somebody added: they are no genes.
+        # Parameters that are no genes, such as those that somebody added, are left out.
         params = {name: v for name, v in trial.params.items() if name in self._distributions}
         try:
             return decode(trial.user_attrs, SubnetConfig.from_params(params))

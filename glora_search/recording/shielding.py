@@ -1,7 +1,8 @@
-"""An interruption waits until a transaction is over.
+"""Delays an interruption until a transaction has ended.
 
-KeyboardInterrupt in the middle of one can leave a connection that nobody closes while the exception
-is on its way, and on SQLite its lock keeps out the very flush that is to save what has arrived.
+A KeyboardInterrupt within a transaction can leave its connection open while the exception
+propagates. On SQLite that connection keeps its lock, and the lock blocks the flush that would save
+the outcomes that have arrived.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from types import FrameType
 from typing import Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_waiting: list[int] = []  # of the process, as signals are
+_waiting: list[int] = []  # one list for the process, because signals go to the process
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
     """Hold back SIGINT and SIGTERM while the block runs, and deliver one of them at its end.
 
-    Signals are handled in the main thread; in any other there is nothing to hold back.
+    Python handles signals in the main thread. In any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,7 +39,7 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            # None: it was set by what is not Python, and cannot be put back
+            # None is a handler that was not set by Python; Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if arrived:
             _waiting.clear()
@@ -46,5 +47,5 @@ def shielded() -> Iterator[None]:
 
 
 def held_back() -> bool:
-    """Whether an interruption waits until a shielded block is over; for any thread to ask."""
+    """Whether an interruption waits for the end of a shielded block. Any thread may ask."""
     return bool(_waiting)

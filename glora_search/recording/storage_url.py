@@ -24,8 +24,8 @@ _DRIVERS: Final = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
-# What may be repeated of a URL that is not understood: a piece of a password looks otherwise, or is
-# at least not recognised as one.
+# Error messages repeat only what matches these. A piece of a password either does not match, or
+# cannot be recognised as one.
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+]*")
 _OPTION: Final = re.compile(r"[a-z_]+")
 _ENCODE: Final = (
@@ -49,7 +49,7 @@ class DatabaseURL:
 
     @property
     def shown(self) -> str:
-        """The URL as it may be printed: without its password, and without the options after `?`."""
+        """The URL for messages: without its password, and without the options after `?`."""
         dialect = self.url.get_backend_name()
         shown = self.url.set(drivername=dialect, query={})
         return shown.render_as_string(hide_password=True)
@@ -82,11 +82,11 @@ def parse_url(text: str) -> DatabaseURL:
     Raises:
         StorageError: No URL, another kind of database or driver, an SQLite database without a file,
             or a password with characters that have to be percent-encoded. The message repeats
-            nothing that could be part of a password.
+            nothing that could be a part of a password.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        # It may have been meant as `user:secret@host`: only what looks like a path is repeated.
+        # It may be `user:secret@host`, so the message repeats it only if it holds no `@`.
         received = f"got {text!r}" if "@" not in text else "what was given has no '://'"
         raise StorageError(f"not a database URL: {received}; {_ACCEPTED}")
     if scheme not in _DRIVERS:
@@ -97,7 +97,7 @@ def parse_url(text: str) -> DatabaseURL:
     try:
         url = sa.make_url(f"{_DRIVERS[scheme]}://{rest}")
     except (ValueError, sa.exc.ArgumentError):
-        # Not chained: what could not be parsed may be a piece of the password.
+        # Not chained: the cause may quote a piece of the password.
         raise StorageError(_ENCODE) from None
     if url.get_backend_name() == "sqlite":
         _check_sqlite(url)
@@ -110,10 +110,10 @@ def resolve_storage(url: str | None) -> str:
 
 
 def driver_url(url: str | None) -> str:
-    """The same, for a process that is to write there.
+    """As `resolve_storage`, for a process that will write to the database.
 
     Raises:
-        StorageError: It is no database, or a file of a network file system.
+        StorageError: The URL is not accepted, or the SQLite file is on a network file system.
     """
     resolved = resolve_storage(url)
     file = parse_url(resolved).sqlite_file
@@ -123,13 +123,13 @@ def driver_url(url: str | None) -> str:
 
 
 def shown_url(url: str | None) -> str:
-    """The same, as it may be printed."""
+    """As `resolve_storage`, without password and options."""
     return parse_url(resolve_storage(url)).shown
 
 
 def _check_user(rest: str) -> None:
-    """Refuse what could be cut at a wrong place, so that a piece of the password became the host's
-    or the database's name, which are shown.
+    """Refuse a URL that could be split at a wrong place. A piece of the password would then be the
+    name of the host or the database, which messages show.
     """
     if rest.count("@") > 1:
         raise StorageError(

@@ -1,9 +1,8 @@
-"""The contract of what keeps one study: trials, attributes and the lease row.
+"""The contract of a store: it keeps the trials, the attributes and the lease row of one study.
 
-There are two stores. `TableStore` writes rows into Optuna's own tables, which is a hundred times
-faster, and is used where Optuna's schema version is one that it knows. `PublicStore` uses Optuna's
-public calls alone and works with every version. What either writes, the other reads, and so does
-Optuna.
+There are two stores. `TableStore` writes rows directly into Optuna's tables. It is a hundred times
+faster, and is used if it knows Optuna's schema version. `PublicStore` uses only Optuna's public
+calls and works with every version. Each reads what the other writes, and Optuna reads both.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ FREE: Final = "null"
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many subnets are recorded, and the best value; None where none is complete."""
+    """How many subnets are recorded, and the best value; None if no trial is complete."""
 
     n_complete: int
     n_failed: int
@@ -35,7 +34,7 @@ class Tally:
 class StudyStore(Protocol):
     """One study in the database. Safe to use from several threads.
 
-    Every method raises StorageError where the database fails or holds what it should not.
+    Every method raises StorageError if the database fails or its data are damaged.
     """
 
     def attributes(self) -> dict[str, Any]:
@@ -51,37 +50,38 @@ class StudyStore(Protocol):
             token: The lease under which to write; None to write without one.
 
         Raises:
-            StudyHeldError: The lease row does not carry `token`.
+            StudyHeldError: The lease row does not hold `token`.
         """
         ...
 
     def append(self, outcomes: Sequence[Outcome], *, token: str) -> int:
-        """Record a batch, in its order, each outcome as a trial; returns how many were new.
+        """Record each outcome of a batch as a trial, in order; return how many were new.
 
-        A place (generation, index) that is recorded already is skipped where it is the same subnet.
+        An outcome is skipped if the same subnet is already recorded at its (generation, index).
 
         Args:
             outcomes: The batch.
             token: The lease under which to write.
 
         Raises:
-            StudyHeldError: The lease row does not carry `token`; nothing is written.
-            StorageError: Also where a place is taken by another subnet; nothing is written.
+            StudyHeldError: The lease row does not hold `token`; nothing is written.
+            StorageError: Also if another subnet is recorded at the place of an outcome; nothing is
+                written.
         """
         ...
 
     def trials(self) -> dict[int, Outcome]:
-        """Optuna's trial number to outcome, for all trials of ours that are complete or failed."""
+        """All our trials that are complete or failed: Optuna's trial number to outcome."""
         ...
 
     def tally(self) -> Tally:
-        """Counts and best value of the trials that `trials` would return, without reading them."""
+        """Counts and best value of what `trials` returns, without reading the trials."""
         ...
 
     def read_lease(self) -> tuple[str | None, float]:
-        """The text of the lease row (None where there is no row), and the database's clock."""
+        """The text of the lease row (None if there is no row), and the database's clock."""
         ...
 
     def swap_lease(self, old: str | None, new: str) -> bool:
-        """Replace the text of the lease row if it still is `old`; returns whether it was."""
+        """Replace the text of the lease row if it still is `old`; return whether it was."""
         ...

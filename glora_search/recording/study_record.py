@@ -1,4 +1,4 @@
-"""One study in the database, as the search loop sees it: a lease, a flush, a history."""
+"""One study in the database, with what the search loop needs: its lease, flush and history."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StudyRecord:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What `create_study` and `set_attribute` were given, as the database has it now."""
+        """What `create_study` and `set_attribute` stored, as the database has it now."""
         return {
             key: value
             for key, value in self._store.attributes().items()
@@ -45,12 +45,12 @@ class StudyRecord:
         }
 
     def set_attribute(self, key: str, value: JSON) -> None:
-        """Write one attribute, at once.
+        """Write one attribute at once.
 
-        Within `hold` it is fenced like a flush; outside of it anybody may write.
+        Within `hold` the write is fenced like a flush. Outside of it any process may write.
 
         Raises:
-            StorageError: A reserved key, a value that JSON cannot hold, or the database fails.
+            StorageError: The key is reserved, JSON cannot hold the value, or the database fails.
             StudyHeldError: The lease was lost.
         """
         check_attribute(key, value)
@@ -61,15 +61,15 @@ class StudyRecord:
     def hold(self, ttl_s: float = 30.0, *, patience_s: float = PATIENCE_S) -> Iterator[Lease]:
         """Hold the study while the block runs: no other process can flush into it.
 
-        The lease is renewed by a thread, and given back when the block ends, however it ends. While
-        the study is held, a database that is away is waited for: by everything that is read or
-        written here. If it is away for longer than the lease lasts, the lease goes on unless
-        another process has taken it over meanwhile.
+        A thread renews the lease. When the block ends, in whatever way, the lease is released.
+        While the study is held, every read and write waits for a database that is away. If the
+        database is away for longer than the lease lasts, this process keeps the lease unless
+        another process has taken it.
 
         Args:
-            ttl_s: Seconds, above 0, that the lease outlives its last renewal. After a crash of this
-                machine others wait that long.
-            patience_s: Seconds for which the database may be away before that is an error.
+            ttl_s: Seconds, above 0, for which the lease lasts after each renewal. If this machine
+                crashes, others wait that long.
+            patience_s: Seconds for which the database may be away before an error is raised.
 
         Raises:
             StudyHeldError: Another process holds the study; the message says which.
@@ -92,7 +92,7 @@ class StudyRecord:
 
     @property
     def holder(self) -> Holder | None:
-        """Who holds the study; None where it is free, or its holder is known to be no more."""
+        """Who holds the study; None if it is free, or its holder is known to have ended."""
         text, now = self._store.read_lease()
         holder = Holder.from_json(text)
         return None if holder is None or holder.is_over(now) else holder
@@ -100,14 +100,14 @@ class StudyRecord:
     def flush(self, outcomes: Sequence[Outcome]) -> int:
         """Record a batch in one transaction: all of it is durable afterwards, or nothing is.
 
-        Offering an outcome again is harmless: a (generation, index) that is recorded already keeps
-        its first outcome. Not to be called from two threads at once.
+        Outcomes may be flushed again: each (generation, index) keeps its first outcome. Two threads
+        must not call this at once.
 
         Args:
             outcomes: Any number of outcomes, recorded in this order.
 
         Returns:
-            How many were not yet recorded.
+            How many of them are new.
 
         Raises:
             StudyHeldError: Outside of `hold`, or the lease was lost to another process.
@@ -122,25 +122,25 @@ class StudyRecord:
         return self._store.append(outcomes, token=self._lease.token) if outcomes else 0
 
     def history(self) -> list[Outcome]:
-        """Everything recorded, sorted by (generation, index)."""
+        """All recorded outcomes, sorted by (generation, index)."""
         return sorted(self._store.trials().values(), key=lambda outcome: outcome.candidate.place)
 
     def trials(self) -> dict[int, Outcome]:
-        """Everything recorded, by Optuna's trial number: what a person reads in the dashboard."""
+        """All recorded outcomes by Optuna's trial number, as the dashboard shows it."""
         return self._store.trials()
 
     def best(self) -> Outcome | None:
-        """The best outcome by `Objectives.rank`; None where every one failed, or there is none."""
+        """The best outcome by `Objectives.rank`; None if there is none, or all failed."""
         complete = [outcome for outcome in self._store.trials().values() if not outcome.failed]
         return min(complete, key=self.objectives.rank, default=None)
 
     def tally(self) -> Tally:
-        """How many are recorded, and the best value, without reading them."""
+        """How many outcomes are recorded, and the best value, without reading all of them."""
         return self._store.tally()
 
 
 def check_attribute(key: str, value: JSON) -> None:
-    """Raise StorageError unless `key` is free for use and `value` can be stored as JSON."""
+    """Raise StorageError if `key` is reserved or JSON cannot hold `value`."""
     if key.startswith(RESERVED):
         raise StorageError(
             f"study attributes that begin with {RESERVED!r} are reserved; got {key!r}"

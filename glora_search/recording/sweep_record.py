@@ -1,7 +1,8 @@
-"""A sweep in the database: an Optuna study beside the one that it is for, one trial a recipe.
+"""A sweep in the database. It tries recipes for the supernet of a study.
 
-It is called `<study>/sweep`, which no study can be called. There are few trials, each worth minutes
-or hours, so Optuna's public calls write them, one by one, when they have ended.
+A sweep is an Optuna study of its own, called `<study>/sweep`; our studies cannot have such a name.
+Each trial is one recipe. A trial takes minutes or hours, so each is written by Optuna's public
+calls when it has ended.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from glora_search.study.errors import DamagedStudyError
 from glora_search.study.sweep_trial import State, SweepTrial
 
 SUFFIX: Final = "/sweep"
-"""What a sweep's name adds to that of its study."""
+"""A sweep's name is its study's name with this suffix."""
 
 SPACE_KEY: Final = "sweep_space"
-"""The attribute with the distributions of what is swept."""
+"""The attribute that holds the distributions of the swept keys."""
 
 _ID: Final = "id"
 _STATES: Final[dict[State, TrialState]] = {
@@ -49,13 +50,13 @@ def space_to_attribute(space: Distributions) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSummary:
-    """What `status` says of a sweep.
+    """A sweep as `status` shows it.
 
     Args:
-        name: Of the sweep.
-        trials: By Optuna's number.
-        attributes: What was stored with it.
-        held_by: The process that drives it now; None where none does.
+        name: The sweep's name.
+        trials: Optuna's trial number to trial.
+        attributes: What was stored with the sweep.
+        held_by: The process that drives it now; None if there is none.
     """
 
     name: str
@@ -70,7 +71,7 @@ class SweepSummary:
 
     @property
     def best(self) -> tuple[int, SweepTrial] | None:
-        """Number and trial of the best that trained to its end; None where none has."""
+        """Number and trial of the best one that trained to the end; None if none has."""
         complete = [item for item in self.trials.items() if item[1].state == "complete"]
         return min(complete, key=lambda item: item[1].rank, default=None)
 
@@ -79,7 +80,7 @@ class SweepRecord:
     """One sweep. Made by `Database.create_sweep` and `Database.open_sweep`.
 
     Attributes:
-        study: Attributes and lease: those of every study.
+        study: The attributes and the lease, as of any study.
     """
 
     def __init__(self, connection: Connection, study: StudyRecord) -> None:
@@ -91,13 +92,13 @@ class SweepRecord:
 
     @property
     def name(self) -> str:
-        """Of the sweep: the study's with the suffix."""
+        """The sweep's name: the study's name with the suffix."""
         return self.study.name
 
     def add(self, trial: SweepTrial) -> None:
-        """Record a trial that has ended; one that is recorded already stays as it is.
+        """Record a trial that has ended. A trial that is recorded already is not changed.
 
-        A database that is away is waited for.
+        If the database is away, this waits for it.
 
         Raises:
             StudyHeldError: Outside of `study.hold`, or the lease was lost to another process.
@@ -106,7 +107,7 @@ class SweepRecord:
         self._patience.attempt(lambda: self._add(trial))
 
     def trials(self) -> dict[int, SweepTrial]:
-        """Everything recorded, by Optuna's trial number.
+        """All recorded trials by Optuna's trial number.
 
         Raises:
             DamagedStudyError: A trial cannot be read.
@@ -115,7 +116,7 @@ class SweepRecord:
         return {trial.number: self._decode(trial) for trial in self.frozen_trials()}
 
     def frozen_trials(self) -> list[FrozenTrial]:
-        """The same, as Optuna's samplers take them."""
+        """All recorded trials, in the form that Optuna's samplers read."""
         with self._connection.errors():
             trials = self._optuna.get_trials(deepcopy=False, states=tuple(_WORDS))
         return [trial for trial in trials if _ID in trial.user_attrs]
@@ -133,7 +134,7 @@ class SweepRecord:
     def _add(self, trial: SweepTrial) -> None:
         self.study.check_held()
         if any(each.user_attrs[_ID] == trial.id for each in self.frozen_trials()):
-            return  # it was committed, and the database's answer got lost
+            return  # an earlier attempt was committed, but its answer got lost
         frozen = _encode(trial, self._space())
         with self._connection.errors():
             self._optuna.add_trial(frozen)

@@ -1,9 +1,9 @@
-"""The fast store: rows written into, and read from, Optuna's own tables with SQLAlchemy Core.
+"""The fast store. It writes and reads the rows of Optuna's tables with SQLAlchemy Core.
 
-Optuna's calls write a trial parameter by parameter, each with a look at the parameters before it:
-0.2 to 0.4 s for a trial of 240 genes. Here a batch is four statements in one transaction, and all
-trials are one query. The tables are the objects of Optuna's own models, so that names and types are
-Optuna's; what a row means is as of the schema versions that `KNOWN_SCHEMAS` lists.
+Optuna's calls write one parameter at a time, and read the earlier ones before each: that takes 0.2
+to 0.4 s for a trial of 240 genes. Here four statements in one transaction write a batch, and one
+query reads all trials. The table objects come from Optuna's models, so names and types are
+Optuna's. The meaning of a row is that of the schema versions in `KNOWN_SCHEMAS`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def create_study(
 
 
 class TableStore:
-    """A StudyStore on Optuna's tables. The contract is that of the protocol.
+    """A StudyStore on Optuna's tables. It keeps the protocol's contract.
 
     Args:
         connection: The open database, of a known schema version.
@@ -101,7 +101,7 @@ class TableStore:
         self._name = name
         self._objectives = objectives
         self._genomes = GenomeRows(space, is_sqlite=connection.is_sqlite)
-        # Under one lease no other process writes, so recorded places are read once.
+        # No other process writes under this lease, so the recorded places are read only once.
         self._known: tuple[str, dict[Place, str]] | None = None
         self._appending = threading.Lock()
 
@@ -122,7 +122,8 @@ class TableStore:
                 c.execute(self._new_attribute_row(key, text))
 
     def append(self, outcomes: Sequence[Outcome], *, token: str) -> int:  # noqa: D102
-        # Encoded before the transaction begins: it stays short, and a faulty outcome costs nothing.
+        # Encoding comes before the transaction: the transaction stays short, and an outcome that
+        # cannot be encoded raises before anything is written.
         rows = {
             outcome: (
                 trial_rows(outcome, self._objectives),
@@ -132,7 +133,7 @@ class TableStore:
         }
         with self._appending:
             under, known = self._known or ("", {})
-            self._known = None  # until the commit has gone through
+            self._known = None  # unknown until the commit has succeeded
             with self._connection.writing() as c:
                 self._lock_study(c)
                 self._fence(c, token)
@@ -189,7 +190,7 @@ class TableStore:
                 c.execute(self._new_attribute_row(LEASE_KEY, new))
         except StorageError as error:
             if isinstance(error.__cause__, sa.exc.IntegrityError):
-                return False  # (study_id, key) is unique: somebody else was first
+                return False  # (study_id, key) is unique: another process was first
             raise
         return True
 
@@ -207,7 +208,7 @@ class TableStore:
         return _STUDY_ATTRIBUTES.insert().values(study_id=self._study_id, key=key, value_json=text)
 
     def _lock_study(self, c: sa.Connection) -> None:
-        """Keep out other writers of trials: Optuna takes the same lock to number them."""
+        """Keep other writers of trials out. Optuna takes the same lock when it numbers a trial."""
         row = sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == self._study_id)
         if c.scalar(row.with_for_update()) is None:
             raise StorageError(
@@ -215,11 +216,13 @@ class TableStore:
             )
 
     def _fence(self, c: sa.Connection, token: str) -> None:
-        """Refuse unless the lease is the writer's; the lock keeps it so until the commit."""
+        """Raise StudyHeldError unless the writer holds the lease. The row stays locked until the
+        commit.
+        """
         check_token(c.scalar(self._lease_text().with_for_update()), token=token, study=self._name)
 
     def _recorded(self, c: sa.Connection) -> dict[Place, str]:
-        """(generation, index) to digest, for everything that is recorded."""
+        """For each recorded trial its (generation, index), and the digest of its subnet."""
         generation, index, digest = (_ATTRIBUTES.alias() for _ in range(3))
         query = sa.select(generation.c.value_json, index.c.value_json, digest.c.value_json).where(
             _TRIALS.c.study_id == self._study_id,
@@ -262,7 +265,7 @@ class TableStore:
 
 
 def _attributes() -> sa.ScalarSelect[str]:
-    """Of a row of `trials` its user attributes, as far as they are ours, as one JSON object."""
+    """For a row of `trials`, those of its user attributes that are ours, as one JSON object."""
     members = sa.literal('"') + _ATTRIBUTES.c.key + '":' + _ATTRIBUTES.c.value_json
     return (
         sa.select("{" + sa.func.aggregate_strings(members, ",") + "}")
@@ -273,7 +276,7 @@ def _attributes() -> sa.ScalarSelect[str]:
 
 
 def _marked() -> sa.Exists:
-    """Whether a trial is ours, and not one that somebody added to the study by other means."""
+    """Whether a trial is ours; others may have added trials to the study by other means."""
     return (
         sa.exists()
         .where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key == MARK)

@@ -1,6 +1,6 @@
-"""Which errors of a database pass by themselves: it restarts, is out of reach, or is locked.
+"""Tells which database errors pass by themselves: a restart, a broken network, a lock.
 
-All others (a wrong password, a missing table, a full disk) stay until a person acts.
+All others (a wrong password, a missing table, a full disk) stay until somebody acts.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 
 _SQLITE_TRANSIENT: Final = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
-# 08: connection exceptions; the server goes down, has crashed, or comes up; too many connections;
-# a deadlock or a serialization failure, which the same statements survive the next time.
+# 08: connection exceptions. 57P: the server goes down, has crashed, or comes up. 53300: too many
+# connections. 40, 55: a deadlock, a serialization failure or a lock; a second try can succeed.
 _SQLSTATES: Final = ("08", "57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03")
 _REFUSED: Final = "FATAL:"
 _REFUSED_FOR_NOW: Final = (
@@ -27,10 +27,10 @@ _REFUSED_FOR_NOW: Final = (
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether the same may succeed a while later.
+    """Whether a later attempt may succeed.
 
     Args:
-        error: What SQLAlchemy raised, or an exception of Optuna's that it caused.
+        error: An exception of SQLAlchemy, or one of Optuna that was caused by one.
     """
     while error is not None and not isinstance(error, sa.exc.SQLAlchemyError):
         error = error.__cause__
@@ -41,13 +41,13 @@ def is_transient(error: BaseException | None) -> bool:
     driver = error.orig
     code = getattr(driver, "sqlite_errorcode", None)
     if code is not None:
-        return (code & 0xFF) in _SQLITE_TRANSIENT  # the upper bytes say more
+        return (code & 0xFF) in _SQLITE_TRANSIENT  # the upper bytes hold details
     state = getattr(driver, "sqlstate", None)
     if state is not None:
         return str(state).startswith(_SQLSTATES)
     if error.connection_invalidated:
         return True
-    # While connecting, a server that refuses says why in words alone.
+    # A server that refuses a connection gives its reason only as text.
     text = str(driver)
     if _REFUSED in text:
         return any(words in text for words in _REFUSED_FOR_NOW)

@@ -1,4 +1,4 @@
-"""The codec between an Outcome and what its trial carries besides parameters and value."""
+"""The codec between an Outcome and the user attributes of its trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 Place: TypeAlias = tuple[int, int]
 
 MARK: Final = "generation"
-"""The attribute that tells a trial of ours from one that somebody else added to the study."""
+"""The attribute that marks a trial as ours; others may have added trials to the study."""
 
 KEYS: Final = (
     MARK,
@@ -31,15 +31,15 @@ KEYS: Final = (
     "error_type",
     "error",
 )
-"""All attributes that `encode` may give and `decode` reads."""
+"""All attributes that `encode` writes and `decode` reads."""
 
 
 def encode(outcome: Outcome) -> dict[str, JSON]:
-    """The user attributes of the trial that stands for `outcome`.
+    """The user attributes of the trial that records `outcome`.
 
     Raises:
-        StorageError: Numbers that are not finite, or an outcome that neither failed nor has
-            numbers: Optuna takes no trial without a value, and JSON no infinity.
+        StorageError: A number is not finite, which JSON cannot hold; or an outcome that did not
+            fail lacks a number, and Optuna accepts no such trial.
     """
     candidate = outcome.candidate
     attributes: dict[str, JSON] = {
@@ -67,10 +67,11 @@ def encode(outcome: Outcome) -> dict[str, JSON]:
 
 
 def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
-    """The inverse of `encode`, given the subnet that the trial's parameters say.
+    """The inverse of `encode`, given the subnet of the trial's parameters.
 
     Raises:
-        StorageError: An attribute is missing or of another type, or the digest is not the subnet's.
+        StorageError: An attribute is missing or has a wrong type, or the recorded digest is not
+            that of `subnet`.
     """
     if attributes.get("digest") != subnet.digest:
         raise StorageError(
@@ -83,7 +84,7 @@ def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
                 generation=int(attributes[MARK]),
                 index=int(attributes["index"]),
                 operator=intern(str(attributes["operator"])),
-                # Few subnets have many children: their digests are kept once.
+                # A few subnets have most of the children: `intern` keeps each digest once.
                 parents=tuple(intern(str(parent)) for parent in attributes["parents"]),
                 subnet=subnet,
                 n_params=int(attributes["n_params"]),
@@ -102,10 +103,10 @@ def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
 
 
 def unrecorded(outcomes: Iterable[Outcome], recorded: Mapping[Place, str]) -> list[Outcome]:
-    """Those of `outcomes` whose place is not taken yet: the first outcome of a place stays.
+    """Those of `outcomes` whose place is still free. Each place keeps its first outcome.
 
-    An interrupted search may offer an outcome twice. Its second evaluation took other seconds on
-    another worker, so only the subnet has to be the same.
+    An interrupted search may evaluate a candidate twice. Seconds and worker of the two outcomes
+    differ, so only their subnets have to be the same.
 
     Args:
         outcomes: What is to be recorded.

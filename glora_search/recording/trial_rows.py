@@ -1,6 +1,6 @@
-"""What one outcome becomes in Optuna's tables: a trial, its value and its attributes.
+"""The rows of an outcome in Optuna's tables: a trial, its value and its attributes.
 
-Its parameters, by far the most rows, are made of one text: see `genome_rows`.
+The rows of its parameters, by far the most, are made by `genome_rows`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from glora_search.study.outcomes import Outcome
 
 Columns: TypeAlias = dict[str, Any]
 
-# One statement a batch: a row at a time costs PostgreSQL twice as much, and on SQLite each row is
-# a chance for another thread to keep Python's global lock.
+# One statement writes the whole batch. Row by row PostgreSQL takes twice as long, and with SQLite
+# another thread may take Python's global lock after each row.
 _ATTRIBUTES_SQLITE: Final = """\
 INSERT INTO trial_user_attributes (trial_id, "key", value_json)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
@@ -36,11 +36,11 @@ SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:keys AS text[]), CAST(:texts AS 
 
 @dataclass(frozen=True)
 class TrialRows:
-    """The rows of one trial, without the keys that the database gives out.
+    """The rows of one trial, without the keys that the database assigns.
 
     Args:
-        trial: State and times, naive UTC as Optuna keeps them.
-        values: One of each objective; none of a failure.
+        trial: State and times; the times are naive UTC, as in Optuna.
+        values: One for each objective; empty for a failure.
         attributes: Key and JSON text of each user attribute.
     """
 
@@ -50,14 +50,14 @@ class TrialRows:
 
 
 def trial_rows(outcome: Outcome, objectives: Objectives) -> TrialRows:
-    """The rows of `outcome`, which ended now.
+    """The rows of `outcome`; its evaluation ends now.
 
     Args:
         outcome: What is to be recorded.
         objectives: What the study optimises.
 
     Raises:
-        StorageError: The outcome holds numbers that cannot be recorded.
+        StorageError: The outcome holds a number that cannot be recorded.
     """
     attributes = encode(outcome)
     values = objectives.values(outcome) or ()
@@ -80,7 +80,7 @@ def trial_rows(outcome: Outcome, objectives: Objectives) -> TrialRows:
 def insert_attributes(
     c: sa.Connection, rows: Sequence[tuple[int, str, str]], *, is_sqlite: bool
 ) -> None:
-    """Insert user attributes of trials: each the trial's key, its own key, and its JSON text."""
+    """Insert user attributes of trials; each row is (key of the trial, key, JSON text)."""
     if is_sqlite:
         c.execute(sa.text(_ATTRIBUTES_SQLITE), {"rows": json.dumps(rows)})
         return
