@@ -65,7 +65,8 @@ def evaluate_model(
 
     Args:
         model: Images (b, c, h, w) to logits (b, classes), on the device of the split's batches.
-        split: What to run over, in its order.
+        split: What to run over, in its order. Where it has `scored_classes`, the logits of all
+            other classes count as minus infinity.
         batch_size: Part of the result's last digits: one value a study.
         precision: See `autocast`; logits are summed up in float32 either way.
 
@@ -76,7 +77,8 @@ def evaluate_model(
     model.eval()
     device = next(model.parameters()).device
     with autocast(device, precision):
-        figures = figures_of(lambda _, images: model(images), split.batches(batch_size), device)
+        batches = split.batches(batch_size)
+        figures = figures_of(lambda _, images: model(images), batches, device, split.scored_classes)
     return Reading(figures).evaluation(split, start)
 
 
@@ -84,6 +86,7 @@ def figures_of(
     forward: Callable[[int, Tensor], Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
+    scored: frozenset[int] | None = None,
 ) -> Tensor:
     """Mean loss and number of images that are right, float64 (2), on `device`: nothing waits.
 
@@ -91,10 +94,14 @@ def figures_of(
         forward: Number of the batch and its images (b, c, h, w) to logits (b, classes).
         batches: Images and labels.
         device: Where to compute.
+        scored: The classes whose logits are compared; None for all.
     """
+    kept = None if scored is None else torch.tensor(sorted(scored), device=device)
     losses, hits = [], []
     for number, (images, labels) in enumerate(batches):
         logits = forward(number, images.to(device))
+        if kept is not None:
+            logits = torch.full_like(logits, -torch.inf).index_copy(1, kept, logits[:, kept])
         labels = labels.to(device)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))  # (b)
         hits.append(logits.argmax(1) == labels)  # (b)

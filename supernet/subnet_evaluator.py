@@ -148,7 +148,8 @@ class SubnetEvaluator:
 
         with autocast(self._device, self._precision):
             batches = self._batches or self._split.batches(self._batch_size)
-            return Reading(figures_of(forward, batches, self._device))
+            scored = self._split.scored_classes
+            return Reading(figures_of(forward, batches, self._device, scored))
 
     def _read(
         self, position: int, queued: Reading | Exception, since: float

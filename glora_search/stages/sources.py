@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from glora_search.study.data_sections import (
     Data,
     DigitsData,
+    DomainData,
     DrawnData,
+    FewShotData,
     FolderData,
     TimmData,
     VTABData,
 )
-from supernet.data import DigitsSource, DrawnSource, FolderSource, Source, TimmSource, VTABSource
+from supernet.data import (
+    DigitsSource,
+    DomainSource,
+    DrawnSource,
+    FewShotSource,
+    FolderSource,
+    Source,
+    TimmSource,
+    VTABSource,
+)
 
 _SHARED_DATA_KEYS: Final = (
     *("source", "interpolation", "mean", "std", "crop_pct", "crop_mode"),
@@ -24,7 +35,7 @@ def make_source(data: Data) -> Source:
     """The data source that a section [data] describes.
 
     Raises:
-        DataError: Its root or its task is not there.
+        DataError: It names a task, data set or domain that is not known, or splits that overlap.
     """
     match data:
         case DigitsData():
@@ -41,5 +52,13 @@ def make_source(data: Data) -> Source:
                 data.root, data.train, data.val, data.test, data.val_fraction, data.seed
             )
         case TimmData():
-            given = data.model_dump(include=set(TimmData.model_fields) - set(_SHARED_DATA_KEYS))
-            return TimmSource(**given)
+            return TimmSource(**_own_keys(data))
+        case FewShotData():
+            return FewShotSource(**_own_keys(data))
+        case DomainData():
+            return DomainSource(**_own_keys(data))
+
+
+def _own_keys(data: TimmData | FewShotData | DomainData) -> dict[str, Any]:
+    """The keys of a section that are the arguments of its source."""
+    return data.model_dump(include=set(type(data).model_fields) - set(_SHARED_DATA_KEYS))

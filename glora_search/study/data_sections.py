@@ -100,6 +100,28 @@ class TimmData(_Data):
     seed: Seed = 0
 
 
-Data = DigitsData | DrawnData | VTABData | FolderData | TimmData
+class FewShotData(_Data):
+    """Few images a class of fine-grained classes: ROOT/<data set>/annotations/*.list."""
+
+    source: Literal["few-shot"]
+    root: AbsolutePath
+    dataset: str
+    shots: Count = 16
+    seed: Seed = 0
+
+
+class DomainData(_Data):
+    """Train on few images of each ImageNet class, test on another domain."""
+
+    source: Literal["imagenet-domains"]
+    root: AbsolutePath
+    domain: str
+    shots: Count = 16
+    seed: Seed = 0
+    val: str = "unofficial_val_list_4_shot16seed0"
+    mask_classes: bool = True
+
+
+Data = DigitsData | DrawnData | VTABData | FolderData | TimmData | FewShotData | DomainData
 
 DataSection = Annotated[Data, Field(discriminator="source")]

@@ -139,7 +139,7 @@ def _set(table: dict[str, Any], override: str) -> None:
 def _line(problem: Mapping[str, Any]) -> str:
     # Pydantic puts the chosen source, or the chosen form of a swept key, into the place.
     tags = {
-        "data": {"digits", "drawn", "vtab", "folder", "timm"},
+        "data": {"digits", "drawn", "vtab", "folder", "timm", "few-shot", "imagenet-domains"},
         **{k: {CHOICES, RANGE} for k in SWEPT},
     }
     place = [str(part) for part in problem["loc"]]

@@ -5,6 +5,7 @@ splits of it, decoded once where they fit.
 """
 
 from supernet.data.digits import DigitsSource
+from supernet.data.domains import DOMAINS, DomainSource
 from supernet.data.drawn import DRAWN_TASKS, PRETRAINING_TASK, DrawnSource
 from supernet.data.examples import (
     SPLITS,
@@ -14,6 +15,7 @@ from supernet.data.examples import (
     LabelSpace,
     Source,
 )
+from supernet.data.few_shot import FEW_SHOT_SETS, FewShotSource
 from supernet.data.files import FileImages
 from supernet.data.folder import FolderSource
 from supernet.data.loading import (
@@ -32,15 +34,19 @@ from supernet.data.vtab import VTAB_CLASSES, VTABSource
 __all__ = [
     "CACHE_BYTES",
     "CROP_MODES",
+    "DOMAINS",
     "DRAWN_TASKS",
+    "FEW_SHOT_SETS",
     "INTERPOLATIONS",
     "PRETRAINING_TASK",
     "SPLITS",
     "VTAB_CLASSES",
     "Batch",
     "DigitsSource",
+    "DomainSource",
     "DrawnSource",
     "Examples",
+    "FewShotSource",
     "FileImages",
     "FolderSource",
     "ImageFiles",

@@ -1,13 +1,14 @@
 """What a source of data hands out: images that are not decoded yet, their labels, and the classes.
 
-A source (digits, VTAB lists, folders, timm) says which images a split has, and checks its lists and
+A source (digits, lists, folders, timm) says which images a split has, and checks its lists and
 that its files exist. It decodes nothing: that is done once, by `supernet.data.loading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
@@ -79,14 +80,16 @@ class Examples:
         images: Not decoded yet.
         labels: One for each image.
         label_space: The classes.
+        scored_classes: The labels whose logits an evaluation compares; None for all.
 
     Raises:
-        DataError: No images, or a label that is no class; names the image.
+        DataError: No images, a label that is no class or is not scored; names the image.
     """
 
     images: ImageFiles | ImageStream
     labels: tuple[int, ...]
     label_space: LabelSpace
+    scored_classes: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -99,6 +102,11 @@ class Examples:
                 raise DataError(
                     f"{self.images.describe(index)}: label {label} is not a class; accepted are "
                     f"0 to {k - 1} ({k} classes)"
+                )
+            if self.scored_classes is not None and label not in self.scored_classes:
+                raise DataError(
+                    f"{self.images.describe(index)}: label {label} is not among the "
+                    f"{len(self.scored_classes)} classes whose logits are compared"
                 )
 
 
@@ -127,3 +135,11 @@ def check_split_name(split: str) -> None:
     """Raise DataError unless `split` is train, val or test."""
     if split not in SPLITS:
         raise DataError(f"a split is one of {', '.join(SPLITS)}; got {split!r}")
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """The message on a name that is not known, with the nearest ones that are."""
+    known = list(known)
+    near = get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {what} {name!r}; {hint}Known are {', '.join(known)}"

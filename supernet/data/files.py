@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -11,6 +12,10 @@ import numpy as np
 from PIL import Image
 
 from supernet.errors import DataError
+
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,37 @@ def check_root(root: str | Path) -> Path:
         what = "is not a folder" if root.exists() else "is not there"
         raise DataError(f"the data's root {root} {what}; give the folder that holds the data set")
     return root
+
+
+def folder_below(root: str | Path, *names: str) -> Path:
+    """The first of the folders `names` below `root` that is there.
+
+    Raises:
+        DataError: `root` is no folder, or has none of these; says which it has.
+    """
+    root = check_root(root)
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    found = sorted(p.name for p in root.iterdir() if p.is_dir())
+    raise DataError(
+        f"no folder {' or '.join(map(repr, names))} below {root}; its folders are "
+        f"{', '.join(found) or 'none'}"
+    )
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted, without hidden files."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Files below a folder, at any depth, that are images by their extension; sorted."""
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in EXTENSIONS)
 
 
 def stays_below(relative: str) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from supernet.data.drawing import draw_stratified
 from supernet.data.examples import Examples, LabelSpace, check_split_name
-from supernet.data.files import FileImages, check_distinct, check_root, stays_below
+from supernet.data.files import (
+    EXTENSIONS,
+    FileImages,
+    check_distinct,
+    check_root,
+    images_below,
+    stays_below,
+    visible,
+)
 from supernet.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class FolderSource:
             DataError: The training folder is not there, or has no class.
         """
         folder = self._folder(self.train)
-        names = tuple(sorted(p.name for p in _visible(folder) if p.is_dir()))
+        names = tuple(sorted(p.name for p in visible(folder) if p.is_dir()))
         if not names:
             raise DataError(f"{folder} has no folder; expected one for each class")
         return LabelSpace(len(names), names)
@@ -113,9 +116,9 @@ class FolderSource:
         files: list[str] = []
         labels: list[int] = []
         self._check_classes(folder)
-        for entry in _visible(folder):
+        for entry in visible(folder):
             if entry.is_dir():
-                found = _images_below(entry)
+                found = images_below(entry)
                 files += [p.relative_to(self.root).as_posix() for p in found]
                 labels += [label_of[entry.name]] * len(found)
             elif entry.suffix.lower() in EXTENSIONS:
@@ -129,7 +132,7 @@ class FolderSource:
     def _check_classes(self, folder: Path) -> None:
         """Raise DataError for a class folder that the training folder does not have."""
         known = self.label_space().class_names or ()
-        unknown = [p.name for p in _visible(folder) if p.is_dir() and p.name not in known]
+        unknown = [p.name for p in visible(folder) if p.is_dir() and p.name not in known]
         if unknown:
             raise DataError(
                 f"{folder} has classes that {self.train!r} does not have: {', '.join(unknown)}; "
@@ -140,15 +143,3 @@ class FolderSource:
         return Examples(
             FileImages(Path(self.root), tuple(files)), tuple(labels), self.label_space()
         )
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-
-
-def _images_below(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in EXTENSIONS)

@@ -134,6 +134,7 @@ def _load(
         space.num_classes,
         space.class_names,
         pixel_fingerprint(pixels, labels),
+        scored_classes=examples.scored_classes,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
@@ -132,9 +133,12 @@ class _EvalTransform:
     to_tensor: Callable[[Image.Image], Tensor]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        if image.mode.startswith(("I", "F")):  # PIL would clip them to 0..255: nearly white images
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode.startswith(("I", "F")):  # PIL would clip to 0..255: nearly white images
             raise DataError(
-                f"more than 8 bits a channel (PIL mode {image.mode}); convert the image to 8 bits"
+                f"grey values without a known range (PIL mode {image.mode}); convert the image to "
+                f"8 or 16 bits"
             )
         return self.to_tensor(image.convert(self.mode))
 

@@ -51,6 +51,11 @@ class Split(Protocol):
         ...
 
     @property
+    def scored_classes(self) -> frozenset[int] | None:
+        """The labels whose logits an evaluation compares; None for all."""
+        ...
+
+    @property
     def present(self) -> frozenset[int]:
         """The labels that at least one image has."""
         ...
@@ -104,6 +109,7 @@ class TensorSplit:
         class_names: In the order of the labels, or None.
         fingerprint: `pixel_fingerprint` of the images and labels.
         device: Where batches lie. Where the images do not fit there, they stay in main memory.
+        scored_classes: The labels whose logits an evaluation compares; None for all.
 
     Raises:
         DataError: Shapes, types or labels that do not fit each other.
@@ -117,6 +123,7 @@ class TensorSplit:
     class_names: tuple[str, ...] | None
     fingerprint: str
     device: torch.device = CPU
+    scored_classes: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         check_split_name(self.name)
@@ -179,11 +186,12 @@ class TensorSplit:
 
 
 def missing_classes(train: Split, other: Split) -> tuple[str, ...]:
-    """Classes of the training split that another split has no image of: names, or labels where
-    there are none.
+    """Classes of the training split that another split should have and has no image of: names, or
+    labels where there are none.
     """
     names = train.class_names
-    missing = sorted(train.present - other.present)
+    expected = train.present if other.scored_classes is None else other.scored_classes
+    missing = sorted((train.present & expected) - other.present)
     return tuple(str(label) if names is None else names[label] for label in missing)
 
 

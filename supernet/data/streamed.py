@@ -62,6 +62,11 @@ class StreamedSplit:
         return self.examples.label_space.class_names
 
     @property
+    def scored_classes(self) -> frozenset[int] | None:
+        """The labels whose logits an evaluation compares; None for all."""
+        return self.examples.scored_classes
+
+    @property
     def present(self) -> frozenset[int]:
         """The labels that at least one image has."""
         return frozenset(self.examples.labels)

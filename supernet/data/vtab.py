@@ -6,14 +6,13 @@ Benchmark, 2019; the lists of 800, 200 and all test images are those that adapte
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-from supernet.data.examples import Examples, LabelSpace, check_split_name
-from supernet.data.files import FileImages, check_distinct, check_root, stays_below
+from supernet.data.examples import Examples, LabelSpace, check_split_name, unknown_name
+from supernet.data.files import check_distinct, folder_below, stays_below
+from supernet.data.lists import listed_examples
 from supernet.errors import DataError
 
 VTAB_CLASSES = MappingProxyType(
@@ -80,10 +79,8 @@ class VTABSource:
         if self.num_classes is not None:
             return LabelSpace(self.num_classes)
         if self.task not in VTAB_CLASSES:
-            near = get_close_matches(self.task, VTAB_CLASSES, n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise DataError(
-                f"unknown VTAB task {self.task!r}; {hint}Known are {', '.join(VTAB_CLASSES)}; "
+                f"{unknown_name('VTAB task', self.task, VTAB_CLASSES)}; "
                 f"for another one give num_classes"
             )
         return LabelSpace(VTAB_CLASSES[self.task])
@@ -96,47 +93,6 @@ class VTABSource:
                 a wrong label; an empty list. Names the list and the line.
         """
         check_split_name(split)
-        folder = check_root(self.root) / self.task
-        if not folder.is_dir():
-            found = sorted(p.name for p in Path(self.root).iterdir() if p.is_dir())
-            raise DataError(
-                f"no folder {self.task!r} below {self.root}; its folders are "
-                f"{', '.join(found) or 'none'}"
-            )
-        list_name: str = getattr(self, split)
-        files, labels, lines = _read_list(folder / list_name, list_name)
-        images = FileImages(folder, tuple(files), list_name, tuple(lines))
-        return Examples(images, tuple(labels), self.label_space())
-
-
-def _read_list(path: Path, name: str) -> tuple[list[str], list[int], list[int]]:
-    """Relative paths, labels, and the line of each, counted from 1; blank lines are passed over."""
-    if not path.is_file():
-        raise DataError(f"the list {name} is not there: no file {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{name}, line {number}: not UTF-8 text: {error}") from error
-    files: list[str] = []
-    labels: list[int] = []
-    lines: list[int] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        match line.rsplit(maxsplit=1):
-            case [file, label]:
-                file = file.strip()
-            case _:
-                raise DataError(f"{where}: expected 'relative/path label'; got {line.strip()!r}")
-        if not re.fullmatch(r"[+-]?[0-9]+", label):
-            raise DataError(f"{where}: the label must be an integer; got {label!r}")
-        if not stays_below(file):
-            raise DataError(f"{where}: the path must be below the task's folder; got {file!r}")
-        files.append(file)
-        labels.append(int(label))
-        lines.append(number)
-    if not files:
-        raise DataError(f"the list {name} is empty: {path} names no image")
-    return files, labels, lines
+        folder = folder_below(self.root, self.task)
+        name: str = getattr(self, split)
+        return listed_examples(folder / name, name, folder, self.label_space())

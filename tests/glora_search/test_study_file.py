@@ -48,7 +48,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
     [
         ({"serch": {}}, "did you mean 'search'?"),
         ({"data": {"rot": "x"}}, "data.rot"),
-        ({"data": {"source": "vatb"}}, "'digits', 'drawn', 'vtab', 'folder', 'timm'"),
+        ({"data": {"source": "vatb"}}, "'digits', 'drawn', 'vtab', 'folder', 'timm', 'few-shot'"),
         ({"space": {"preset": "glora_r5"}}, "glora_r4"),
         ({"space": {"choices": {"A": ["lora_0"]}}}, "space.choices"),
         ({"study": {"name": "../x"}}, "study.name"),

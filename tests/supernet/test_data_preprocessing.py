@@ -148,11 +148,19 @@ def test_a_grey_image_of_the_right_size_keeps_its_values() -> None:
     assert np.array_equal(grey().transform()(Image.fromarray(values))[0].numpy(), values)
 
 
-def test_16_bit_images_are_refused_because_pil_would_clip_them() -> None:
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_16_bit_images_keep_their_upper_8_bits(dtype: str) -> None:
+    """PIL would clip them: all but the darkest would be white."""
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     file = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(file, "png")
-    with pytest.raises(DataError, match="more than 8 bits a channel"):
-        grey().transform()(Image.open(file))
+    Image.fromarray(values.astype(dtype)).save(file, "tiff")
+    assert np.array_equal(grey().transform()(Image.open(file))[0].numpy(), values >> 8)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_grey_values_without_a_known_range_are_refused(dtype: type) -> None:
+    with pytest.raises(DataError, match="grey values without a known range"):
+        grey().transform()(Image.fromarray(np.full((8, 8), 4000, dtype=dtype)))
 
 
 def test_transform_pickles_for_the_workers_of_a_loader() -> None:

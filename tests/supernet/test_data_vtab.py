@@ -97,8 +97,8 @@ def test_one_list_is_not_two_splits() -> None:
         ("images/trainval/0002.jpg", "expected 'relative/path label'; got 'images/trainval"),
         ("images/trainval/0200.jpg 1", r"images/trainval/0200\.jpg: no such file below"),
         ("images/trainval 1", "images/trainval: no such file"),
-        ("../kitti/images/trainval/0002.jpg 1", "the path must be below the task's folder"),
-        ("/etc/passwd 1", "the path must be below the task's folder"),
+        ("../kitti/images/trainval/0002.jpg 1", "the path must be below the images' folder"),
+        ("/etc/passwd 1", "the path must be below the images' folder"),
     ],
 )
 def test_a_wrong_line_is_named(root: Path, line: str, message: str) -> None:
