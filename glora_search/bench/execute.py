@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
+import json
 import statistics
 import time
 from typing import Any, Final, NamedTuple
@@ -17,6 +20,7 @@ from glora_search.evaluating.results import worker_name
 from glora_search.stages.prepare import Materials, device_of, prepare
 from glora_search.stages.progress import Silent
 from glora_search.study.errors import one_line
+from glora_search.study.reading import stored_study
 from glora_search.study.study_file import StudyFile
 from supernet import Evaluation, Recipe, Split, evaluate_model, train_network
 from supernet.methods import METHODS, sized
@@ -62,23 +66,47 @@ def with_seed(file: StudyFile, seed: int) -> StudyFile:
     return file.model_copy(update={"data": data})
 
 
+class _Prepared:
+    """Backbone and data of a study, for several runs."""
+
+    def __init__(self, file: StudyFile) -> None:
+        self._materials = prepare(file, Silent())
+
+    def materials(self) -> Materials:
+        """With a backbone for the caller to change."""
+        backbone = copy.deepcopy(self._materials.backbone)
+        return dataclasses.replace(self._materials, backbone=backbone)
+
+    @functools.cached_property
+    def test(self) -> Split:
+        """The test split."""
+        return self._materials.test_split(Silent())
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(study: str) -> _Prepared:
+    """Of a study file as JSON. Runs of one task and seed follow each other, so this process keeps
+    what the last run had.
+    """
+    return _Prepared(stored_study(json.loads(study)))
+
+
 def _execute(run: Run, file: StudyFile) -> RunResult:
-    began = time.perf_counter()
+    seconds = time.process_time if device_of(file).type == "cpu" else time.perf_counter
+    began = seconds()
     file = with_seed(file, run.seed if run.split is None else run.split)
     if file.supernet.threads is not None:
         torch.set_num_threads(file.supernet.threads)
-    materials = prepare(file, Silent())
-    plain = copy.deepcopy(materials.backbone)
-    started = time.perf_counter()
+    prepared = _prepared(file.to_json())
+    materials = prepared.materials()
+    started = seconds()
     trained = _train(run, materials)
-    train_s = time.perf_counter() - started
+    train_s = seconds() - started
     val = _measure(trained.network, materials.val, file)
-    test = None
+    test = ratio = None
     if run.role == "final":
-        test = _measure(trained.network, materials.test_split(Silent()), file)
-    ratio = None
-    if run.role == "final":
-        plain.to(device_of(file)).eval()
+        test = _measure(trained.network, prepared.test, file)
+        plain = prepared.materials().backbone.to(device_of(file)).eval()
         ratio = _forward_ratio(trained.network, plain, materials.val)
     return RunResult(
         run=run,
@@ -89,7 +117,7 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         test_top1=None if test is None else test.top1,
         n_test=None if test is None else test.n_images,
         train_s=train_s,
-        total_s=time.perf_counter() - began,
+        total_s=seconds() - began,
         memory_mb=trained.memory_bytes / 2**20,
         merges=trained.merges,
         forward_ratio=ratio,

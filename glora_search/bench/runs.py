@@ -57,8 +57,9 @@ class RunResult:
         test_loss: Likewise on the test split; of final runs alone.
         test_top1: Likewise.
         n_test: Images of the test split.
-        train_s: Seconds of the training; of a search, with the evaluation of its candidates.
-        total_s: Seconds of the whole run, with decoding and evaluation.
+        train_s: Seconds of the training; of a search, with the evaluation of its candidates. On a
+            CPU they are core seconds, which other processes do not change.
+        total_s: Likewise of the whole run, with decoding and evaluation.
         memory_mb: Of a training step, without the weights, MB; see `memory.training_bytes`.
         merges: Whether a plain network is left behind.
         forward_ratio: Time of a forward of what is left behind to one of the plain backbone.

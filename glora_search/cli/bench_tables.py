@@ -29,6 +29,7 @@ def comparison_output(comparison: Comparison) -> Output:
             "task and seed, with its 95% bootstrap interval.",
             "params: trainable ones without the head. MB: activations, gradients and moments of a "
             "training step.",
+            "train s: of a training; core seconds where it is done by a CPU.",
             "forward: time of what is left behind, as a ratio to the plain backbone.",
             *(
                 f"{r.method}: {r.n_failed} runs failed: {r.error}"

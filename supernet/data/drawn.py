@@ -262,10 +262,9 @@ def _draw_orientation(rng: np.random.Generator, labels: Labels) -> Floats:
 
 def _draw_size(rng: np.random.Generator, labels: Labels) -> Floats:
     n = len(labels)
-    images = _clutter(rng, _background(rng, n), 4)
     shape = _random_shapes(rng, n, 1, radius=(2.0, 6.0), margin=5.0)
     shape.radius[:, 0] = 2.0 + 4.0 * _within(rng, labels, 6)
-    return _noisy(rng, _paint(images, shape), 0.08)
+    return _noisy(rng, _paint(_background(rng, n), shape), 0.05)
 
 
 def _draw_texture(rng: np.random.Generator, labels: Labels) -> Floats:
@@ -310,20 +309,13 @@ def _draw_nearer(rng: np.random.Generator, labels: Labels) -> Floats:
 
 
 def _draw_distance(rng: np.random.Generator, labels: Labels) -> Floats:
-    """Two shapes; the label is the distance of their centres."""
+    """Two shapes; the label is how far one is to the right of the other. Their heights differ."""
     n = len(labels)
-    images = _clutter(rng, _background(rng, n), 4)
     pair = _random_shapes(rng, n, 2, radius=(1.8, 2.8), margin=2.5)
-    far = 4.0 + 12.0 * _within(rng, labels, 6)
-    pending = np.arange(n)
-    while len(pending):  # both ends must lie inside
-        direction = rng.uniform(0, 2 * np.pi, len(pending))
-        for axis, part in ((pair.x, np.cos(direction)), (pair.y, np.sin(direction))):
-            axis[pending, 0] = rng.uniform(2.5, SIDE - 2.5, len(pending))
-            axis[pending, 1] = axis[pending, 0] + far[pending] * part
-        ends = np.stack([pair.x[pending, 1], pair.y[pending, 1]])
-        pending = pending[((ends < 2.5) | (ends > SIDE - 2.5)).any(axis=0)]
-    return _noisy(rng, _paint(images, pair), 0.08)
+    far = 3.0 + 11.0 * _within(rng, labels, 6)
+    pair.x[:, 0] = 2.5 + rng.random(n) * (SIDE - 5.0 - far)
+    pair.x[:, 1] = pair.x[:, 0] + far
+    return _noisy(rng, _paint(_background(rng, n), pair), 0.06)
 
 
 def _draw_symmetry(rng: np.random.Generator, labels: Labels) -> Floats:
@@ -341,13 +333,16 @@ def _draw_symmetry(rng: np.random.Generator, labels: Labels) -> Floats:
 
 
 def _draw_cluttered(rng: np.random.Generator, labels: Labels) -> Floats:
-    """The kind of the largest shape, above clutter as bright as itself."""
+    """A bright bar above four dim ones; the label is the direction of the bright one."""
     n = len(labels)
-    images = _clutter(rng, _background(rng, n), 10)
-    shape = _random_shapes(rng, n, 1, radius=(2.8, 4.2), margin=4.0)
-    shape.kind[:, 0] = labels
-    shape.grey[:, 0] = rng.uniform(0.5, 0.8, n)
-    return _noisy(rng, _paint(images, shape), 0.12)
+    others = _random_shapes(rng, n, 4, radius=(2.5, 4.0), margin=3.0)
+    others.kind[:] = KINDS.index("bar")
+    others.grey = rng.uniform(0.3, 0.5, (n, 4))
+    bar = _random_shapes(rng, n, 1, radius=(3.5, 5.0), margin=5.0)
+    bar.kind[:, 0] = KINDS.index("bar")
+    bar.angle[:, 0] = np.pi * _within(rng, labels, 6)
+    bar.grey[:, 0] = rng.uniform(0.75, 1.0, n)
+    return _noisy(rng, _paint(_paint(_background(rng, n), others), bar), 0.1)
 
 
 PRETRAINING_TASK: Final = "shapes"
@@ -371,6 +366,6 @@ DRAWN_TASKS: Final[dict[str, DrawnTask]] = {
     "nearer": DrawnTask(("left", "right"), _draw_nearer),
     "distance": DrawnTask(_bins(6), _draw_distance),
     "symmetry": DrawnTask(("none", "left-right", "top-bottom", "both"), _draw_symmetry),
-    "cluttered": DrawnTask(KINDS, _draw_cluttered),
+    "cluttered": DrawnTask(_bins(6), _draw_cluttered),
 }
 """All tasks by name: the one for pretraining, then those of the suite."""
