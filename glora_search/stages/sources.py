@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from glora_search.study.data_sections import (
+    SHARED_KEYS,
     Data,
     DigitsData,
     DomainData,
@@ -23,11 +24,6 @@ from supernet.data import (
     Source,
     TimmSource,
     VTABSource,
-)
-
-_SHARED_DATA_KEYS: Final = (
-    *("source", "interpolation", "mean", "std", "crop_pct", "crop_mode"),
-    *("cache_gb", "decode_workers"),
 )
 
 
@@ -61,4 +57,4 @@ def make_source(data: Data) -> Source:
 
 def _own_keys(data: TimmData | FewShotData | DomainData) -> dict[str, Any]:
     """The keys of a section that are the arguments of its source."""
-    return data.model_dump(include=set(type(data).model_fields) - set(_SHARED_DATA_KEYS))
+    return data.model_dump(include=set(type(data).model_fields) - {"source", *SHARED_KEYS})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field
@@ -38,6 +38,10 @@ class _Data(Section):
             for name, value in given.items()
             if value is not None
         }
+
+
+SHARED_KEYS: Final = tuple(_Data.model_fields)
+"""The keys that all sources have: how images are prepared, cached and decoded."""
 
 
 class DigitsData(_Data):

@@ -45,14 +45,23 @@ def load_study_file(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
         StudyFileError: The file cannot be read, is not TOML, or has unknown keys or wrong values;
             the message has one line for each mistake.
     """
+    table = read_study_table(path)
+    apply_overrides(table, overrides)
+    return parse_study(table, origin=str(path))
+
+
+def read_study_table(path: Path) -> dict[str, Any]:
+    """A study file as nested dictionaries, not checked yet.
+
+    Raises:
+        StudyFileError: The file cannot be read, or is not TOML.
+    """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyFileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{path} is not TOML: {error}") from error
-    apply_overrides(table, overrides)
-    return parse_study(table, origin=str(path))
 
 
 def apply_overrides(table: dict[str, Any], overrides: Iterable[str]) -> None:
