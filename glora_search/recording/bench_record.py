@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.recording.connection import Connection
 from glora_search.recording.patience import PATIENCE_S, Patience
@@ -39,7 +39,8 @@ class BenchRecord:
             self._optuna = optuna.load_study(study_name=study.name, storage=connection.storage)
 
     def add(self, key: str, table: Mapping[str, Any], *, value: float | None) -> None:
-        """Record a run that has ended. A run that is recorded already is not changed.
+        """Record a run that has ended. A run that is recorded already is not changed, unless it had
+        failed: then the later result counts.
 
         If the database is away, this waits for it.
 
@@ -55,22 +56,22 @@ class BenchRecord:
         self._patience.attempt(lambda: self._add(key, table, value))
 
     def runs(self) -> dict[str, dict[str, Any]]:
-        """The result of every run by its key.
+        """The result of every run by its key, the latest one.
 
         Raises:
             StorageError: The database fails.
         """
+        return {key: trial.user_attrs[_TABLE] for key, trial in self._trials().items()}
+
+    def _trials(self) -> dict[str, FrozenTrial]:
         with self._connection.errors():
             trials = self._optuna.get_trials(deepcopy=False)
-        return {
-            trial.user_attrs[_KEY]: trial.user_attrs[_TABLE]
-            for trial in trials
-            if _TABLE in trial.user_attrs
-        }
+        return {t.user_attrs[_KEY]: t for t in trials if _TABLE in t.user_attrs}
 
     def _add(self, key: str, table: Mapping[str, Any], value: float | None) -> None:
         self.study.check_held()
-        if key in self.runs():
+        recorded = self._trials().get(key)
+        if recorded is not None and recorded.state == TrialState.COMPLETE:
             return  # an earlier attempt was committed, but its answer got lost
         trial = optuna.trial.create_trial(
             state=TrialState.FAIL if value is None else TrialState.COMPLETE,
