@@ -122,7 +122,10 @@ DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the 
     "recording": {"", "storage_url", "batch_writer", "shielding"},
     "evaluating": {"", "in_process", "package", "ray_actors", "results"},
     "reporting": {""},
-    "bench": {"plan", "power", "recipes", "runs", "schedule", "suites", "table"},
+    "bench": {
+        *("data_check", "layout", "plan", "power", "published", "recipes", "runs", "schedule"),
+        *("suites", "table"),
+    },
     "cli": {"commands"},
 }
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from glora_search.bench.memory import training_bytes
-from glora_search.bench.runs import Run, RunResult
+from glora_search.bench.runs import Run, RunResult, Tested
 from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
 from glora_search.stages.prepare import Materials, device_of, prepare
@@ -66,21 +66,31 @@ def with_seed(file: StudyFile, seed: int) -> StudyFile:
     return file.model_copy(update={"data": data})
 
 
+def with_domain(file: StudyFile, domain: str) -> StudyFile:
+    """The study with another test split: that of a domain; its training split stays what it is."""
+    return file.model_copy(update={"data": file.data.model_copy(update={"domain": domain})})
+
+
 class _Prepared:
     """Backbone and data of a study, for several runs."""
 
     def __init__(self, file: StudyFile) -> None:
         self._materials = prepare(file, Silent())
+        self._tests: dict[str | None, Split] = {}
 
     def materials(self) -> Materials:
         """With a backbone for the caller to change."""
         backbone = copy.deepcopy(self._materials.backbone)
         return dataclasses.replace(self._materials, backbone=backbone)
 
-    @functools.cached_property
-    def test(self) -> Split:
-        """The test split."""
-        return self._materials.test_split(Silent())
+    def test(self, domain: str | None = None) -> Split:
+        """The test split of the study, or of a domain."""
+        if domain not in self._tests:
+            materials = self._materials
+            if domain is not None:
+                materials = dataclasses.replace(materials, file=with_domain(materials.file, domain))
+            self._tests[domain] = materials.test_split(Silent())
+        return self._tests[domain]
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,9 +113,14 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     trained = _train(run, materials)
     train_s = seconds() - started
     val = _measure(trained.network, materials.val, file)
-    test = ratio = None
+    tests: dict[str, Tested] = {}
+    ratio = None
     if run.role == "final":
-        test = _measure(trained.network, prepared.test, file)
+        for name in run.test_sets or (None,):
+            found = _measure(trained.network, prepared.test(name), file)
+            tests[name or run.task] = Tested(
+                loss=found.loss, top1=found.top1, n_images=found.n_images
+            )
         plain = prepared.materials().backbone.to(device_of(file)).eval()
         ratio = _forward_ratio(trained.network, plain, materials.val)
     return RunResult(
@@ -113,9 +128,10 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         n_params=trained.n_params,
         val_loss=val.loss,
         val_top1=val.top1,
-        test_loss=None if test is None else test.loss,
-        test_top1=None if test is None else test.top1,
-        n_test=None if test is None else test.n_images,
+        test_loss=statistics.fmean(test.loss for test in tests.values()) if tests else None,
+        test_top1=statistics.fmean(test.top1 for test in tests.values()) if tests else None,
+        n_test=sum(test.n_images for test in tests.values()) if tests else None,
+        by_test_set=tests if run.test_sets else {},
         train_s=train_s,
         total_s=seconds() - began,
         memory_mb=trained.memory_bytes / 2**20,

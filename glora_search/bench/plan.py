@@ -31,6 +31,9 @@ class BenchPlan:
         lrs: Method to the learning rates of its sweep; of one rate there is no sweep.
         epochs: Method to the epochs of its training.
         studies: Task to the digest of its study; see `Run.study`.
+        sweep_splits: Task to the draw of the data that its sweep takes, where the draws are lists
+            and the sweep's own seed has none.
+        test_sets: Task to the names of what one training is tested on; see `Run.test_sets`.
     """
 
     tasks: tuple[str, ...]
@@ -39,6 +42,8 @@ class BenchPlan:
     lrs: Mapping[str, tuple[float, ...]]
     epochs: Mapping[str, int]
     studies: Mapping[str, str] = field(default_factory=dict)
+    sweep_splits: Mapping[str, int] = field(default_factory=dict)
+    test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def n_runs(self) -> int:
@@ -61,7 +66,7 @@ class BenchPlan:
         for seed in range(self.seeds):
             for task in self.tasks:
                 for method in self.methods:
-                    run = self._final(task, method, seed, done)
+                    run = self.final(task, method, seed, done)
                     if run is not None and run.key not in done:
                         found.append(run)
         return found
@@ -69,41 +74,68 @@ class BenchPlan:
     def results(self, done: Mapping[str, RunResult]) -> list[RunResult]:
         """Of the final runs of this plan, those that are done, in its order."""
         runs = [
-            self._final(task, method, seed, done, wait=False)
+            self.final(task, method, seed, done, wait=False)
             for method in self.methods
             for task in self.tasks
             for seed in range(self.seeds)
         ]
         return [done[run.key] for run in runs if run is not None and run.key in done]
 
-    def power_runs(self, done: Mapping[str, RunResult], splits: int) -> list[Run]:
-        """Of each task and method, `splits` draws of the data, each with `seeds` trainings; empty
-        while the sweeps are not done.
+    def mine(self, done: Mapping[str, RunResult]) -> list[RunResult]:
+        """Of all runs of this plan, those that are done; a record may hold others as well."""
+        return self.swept(done) + self.results(done)
+
+    def swept(self, done: Mapping[str, RunResult]) -> list[RunResult]:
+        """Of the runs of all sweeps, those that are done."""
+        return [done[run.key] for run in self._sweeps() if run.key in done]
+
+    def sweeps(self, done: Mapping[str, RunResult]) -> list[Run]:
+        """The runs of all sweeps that are not done."""
+        return [run for run in self._sweeps() if run.key not in done]
+
+    def final(
+        self,
+        task: str,
+        method: str,
+        seed: int,
+        done: Mapping[str, RunResult],
+        *,
+        wait: bool = True,
+    ) -> Run | None:
+        """The run, once its learning rate is known and, unless `wait` is false, the run that it
+        follows is done; else None.
         """
-        runs = []
-        for split in range(splits):
-            for task in self.tasks:
-                for method in self.methods:
-                    for seed in range(self.seeds):
-                        run = self._final(task, method, seed, done, wait=False)
-                        if run is None:
-                            return []
-                        runs.append(replace(run, split=split))
-        return runs
+        leader = self._follows(method)
+        lr = self._chosen_lr(task, leader or method, done)
+        if lr is None:
+            return None
+        run = Run(
+            task=task,
+            method=method,
+            seed=seed,
+            lr=lr,
+            epochs=self.epochs[method],
+            role="final",
+            study=self.studies.get(task, ""),
+            test_sets=self.test_sets.get(task, ()),
+        )
+        if leader is not None and wait:
+            first = self.final(task, leader, seed, done)
+            if first is None or first.key not in done:
+                return None
+        return run
 
     def _follows(self, method: str) -> str | None:
         leader = FOLLOWS.get(method)
         return leader if leader in self.methods else None
 
-    def sweeps(self, done: Mapping[str, RunResult]) -> list[Run]:
-        """The runs of all sweeps that are not done."""
+    def _sweeps(self) -> list[Run]:
         return [
             run
             for task in self.tasks
             for method in self.methods
             if self._follows(method) is None
             for run in self._sweep(task, method)
-            if run.key not in done
         ]
 
     def _sweep(self, task: str, method: str) -> list[Run]:
@@ -119,38 +151,10 @@ class BenchPlan:
                 epochs=max(1, self.epochs[method] // 2),
                 role="sweep",
                 study=self.studies.get(task, ""),
+                split=self.sweep_splits.get(task),
             )
             for lr in rates
         ]
-
-    def _final(
-        self,
-        task: str,
-        method: str,
-        seed: int,
-        done: Mapping[str, RunResult],
-        *,
-        wait: bool = True,
-    ) -> Run | None:
-        """The run, once its learning rate is known and the run that it follows is done."""
-        leader = self._follows(method)
-        lr = self._chosen_lr(task, leader or method, done)
-        if lr is None:
-            return None
-        run = Run(
-            task=task,
-            method=method,
-            seed=seed,
-            lr=lr,
-            epochs=self.epochs[method],
-            role="final",
-            study=self.studies.get(task, ""),
-        )
-        if leader is not None and wait:
-            first = self._final(task, leader, seed, done)
-            if first is None or first.key not in done:
-                return None
-        return run
 
     def _chosen_lr(self, task: str, method: str, done: Mapping[str, RunResult]) -> float | None:
         """The best rate of the sweep; None while runs of it are missing. Failed runs are last."""
@@ -161,6 +165,48 @@ class BenchPlan:
         if any(result is None for result in results):
             return None
         return min((r for r in results if r is not None), key=_badness).run.lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerPlan:
+    """Of each task and method several draws of the data, each with several trainings.
+
+    Args:
+        plan: Its seeds are the trainings.
+        splits: Draws of the data.
+    """
+
+    plan: BenchPlan
+    splits: int
+
+    @property
+    def n_runs(self) -> int:
+        """Runs of all."""
+        cells = len(self.plan.tasks) * len(self.plan.methods) * self.plan.seeds
+        return self.plan.n_runs + (self.splits - 1) * cells
+
+    def ready(self, done: Mapping[str, RunResult]) -> list[Run]:
+        """As of a `BenchPlan`."""
+        finals = [run for run in self.finals(done) if run.key not in done]
+        return self.plan.sweeps(done) or finals
+
+    def mine(self, done: Mapping[str, RunResult]) -> list[RunResult]:
+        """As of a `BenchPlan`."""
+        finals = [done[run.key] for run in self.finals(done) if run.key in done]
+        return self.plan.swept(done) + finals
+
+    def finals(self, done: Mapping[str, RunResult]) -> list[Run]:
+        """All runs but those of the sweeps; empty while the sweeps are not done."""
+        plan, runs = self.plan, []
+        for split in range(self.splits):
+            for task in plan.tasks:
+                for method in plan.methods:
+                    for seed in range(plan.seeds):
+                        run = plan.final(task, method, seed, done, wait=False)
+                        if run is None:
+                            return []
+                        runs.append(replace(run, split=split))
+        return runs
 
 
 def _badness(result: RunResult) -> tuple[bool, float, float]:

@@ -6,7 +6,7 @@ Standard library only: they travel between processes and into the database.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Role = Literal["sweep", "final"]
@@ -26,6 +26,8 @@ class Run:
             split; `final` runs are measured on it, once.
         study: Digest of what else decides the figures: the task's study file.
         split: Seed of the data's draw, where it is not `seed`: to tell the two apart.
+        test_sets: Names of what one training is tested on, where that is not the task's own test
+            split alone: domains.
     """
 
     task: str
@@ -36,13 +38,30 @@ class Run:
     role: Role
     study: str = ""
     split: int | None = None
+    test_sets: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """The identity of the run within its bench."""
         numbers = (str(self.seed), f"{self.lr:.6g}", str(self.epochs), self.study)
         apart = () if self.split is None else (f"split{self.split}",)
-        return "/".join((self.role, self.task, self.method, *numbers, *apart))
+        sets = ("+".join(self.test_sets),) if self.test_sets else ()
+        return "/".join((self.role, self.task, self.method, *numbers, *apart, *sets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """Figures on one test set.
+
+    Args:
+        loss: Mean cross-entropy, nats.
+        top1: Fraction that is right.
+        n_images: Of the set.
+    """
+
+    loss: float
+    top1: float
+    n_images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +73,11 @@ class RunResult:
         n_params: Trainable scalars without the head's.
         val_loss: Mean cross-entropy on the validation split, nats.
         val_top1: Fraction of the validation split that is right.
-        test_loss: Likewise on the test split; of final runs alone.
+        test_loss: Likewise on the test split; of final runs alone. Of several test sets the mean:
+            they share one training, so the bootstrap draws them together.
         test_top1: Likewise.
-        n_test: Images of the test split.
+        n_test: Images of the test split, or of all test sets.
+        by_test_set: Name to figures, where the run has several test sets.
         train_s: Seconds of the training; of a search, with the evaluation of its candidates. On a
             CPU they are core seconds, which other processes do not change.
         total_s: Likewise of the whole run, with decoding and evaluation.
@@ -74,6 +95,7 @@ class RunResult:
     test_loss: float | None = None
     test_top1: float | None = None
     n_test: int | None = None
+    by_test_set: Mapping[str, Tested] = field(default_factory=dict)
     train_s: float = 0.0
     total_s: float = 0.0
     memory_mb: float | None = None
@@ -87,6 +109,13 @@ class RunResult:
         """Whether there is an error instead of figures."""
         return self.error is not None
 
+    @property
+    def top1_by_task(self) -> dict[str, float]:
+        """Test top-1 by the name of what was tested: the test sets, or the task itself."""
+        if self.by_test_set:
+            return {name: tested.top1 for name, tested in self.by_test_set.items()}
+        return {} if self.test_top1 is None else {self.run.task: self.test_top1}
+
     def to_json(self) -> dict[str, Any]:
         """As a flat table."""
         table = asdict(self)
@@ -99,6 +128,11 @@ class RunResult:
         Raises:
             TypeError: A field of the run is missing.
         """
-        run = Run(**{f.name: table[f.name] for f in fields(Run) if f.name in table})
-        names = {field.name for field in fields(cls)} - {"run"}
-        return cls(run=run, **{name: table[name] for name in names if name in table})
+        of_run = {f.name: table[f.name] for f in fields(Run) if f.name in table}
+        of_run["test_sets"] = tuple(of_run.get("test_sets", ()))
+        names = {f.name for f in fields(cls)} - {"run"}
+        found = {name: table[name] for name in names if name in table}
+        found["by_test_set"] = {
+            name: Tested(**figures) for name, figures in found.get("by_test_set", {}).items()
+        }
+        return cls(run=Run(**of_run), **found)

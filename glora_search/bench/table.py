@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from glora_search.bench.layout import Layout, Means
 from glora_search.bench.runs import RunResult
 from glora_search.bench.statistics import (
     Cells,
@@ -44,14 +45,17 @@ class Row:
         n_params: Trainable scalars without the head's, mean over runs; None without any run.
         val_top1: On the validation split.
         val_loss: Likewise, nats.
-        test_top1: On the test split, with its 95% interval over seeds.
+        test_top1: On the test split: the flat mean over all tasks that have figures.
         test_loss: Likewise.
+        test_interval: The 95% interval of `test_top1` over seeds.
         difference: Test top-1 of this method less that of the reference, paired by task and seed.
         loss_difference: Likewise of the test loss.
         train_s: Mean seconds of a training.
         memory_mb: Mean memory of a training step, MB; see `memory.training_bytes`.
         merges: Whether a plain network is left behind.
         forward_ratio: Median time of a forward of what is left behind, to the plain backbone's.
+        tasks: Task, or test set, to its test top-1.
+        means: Of test top-1 over groups and tasks; None without any run.
         lrs: Task to the learning rate that its sweep chose.
         error: That of the last failed run.
     """
@@ -71,6 +75,8 @@ class Row:
     memory_mb: float | None = None
     merges: bool | None = None
     forward_ratio: float | None = None
+    tasks: dict[str, Figure] = field(default_factory=dict)
+    means: Means | None = None
     lrs: dict[str, float]
     error: str | None = None
 
@@ -80,18 +86,21 @@ class Row:
         return table
 
 
-def comparison(results: Iterable[RunResult], methods: Sequence[str], reference: str) -> list[Row]:
+def comparison(
+    results: Iterable[RunResult], methods: Sequence[str], reference: str, layout: Layout
+) -> list[Row]:
     """One row for each method, in the order given.
 
     Args:
         results: Of final runs.
         methods: Names.
         reference: The method to which all others are compared.
+        layout: The tasks, and which means are told.
     """
     listed = list(results)
     by_method = {m: [r for r in listed if r.run.method == m] for m in methods}
     against = by_method.get(reference, [])
-    return [_row(method, by_method[method], reference, against) for method in methods]
+    return [_row(method, by_method[method], reference, against, layout) for method in methods]
 
 
 def cells(results: Iterable[RunResult], figure: Callable[[RunResult], float | None]) -> Cells:
@@ -101,7 +110,11 @@ def cells(results: Iterable[RunResult], figure: Callable[[RunResult], float | No
 
 
 def _row(
-    method: str, results: Sequence[RunResult], reference: str, against: Sequence[RunResult]
+    method: str,
+    results: Sequence[RunResult],
+    reference: str,
+    against: Sequence[RunResult],
+    layout: Layout,
 ) -> Row:
     fine = [r for r in results if not r.failed]
     failed = [r for r in results if r.failed]
@@ -110,6 +123,7 @@ def _row(
     if not fine:
         return Row(method=method, n_runs=0, n_failed=len(failed), lrs=lrs, error=error)
     top1, loss = cells(fine, _test_top1), cells(fine, _test_loss)
+    tasks = _by_task(fine, layout)
     compared = method != reference
     return Row(
         method=method,
@@ -127,9 +141,22 @@ def _row(
         memory_mb=_mean(r.memory_mb for r in fine),
         merges=fine[0].merges,
         forward_ratio=_median(r.forward_ratio for r in fine),
+        tasks=tasks,
+        means=layout.means({task: figure.mean for task, figure in tasks.items()}),
         lrs=lrs,
         error=error,
     )
+
+
+def _by_task(results: Sequence[RunResult], layout: Layout) -> dict[str, Figure]:
+    found = {}
+    for task in layout.tasks:
+        values = {
+            (task, r.run.seed): r.top1_by_task[task] for r in results if task in r.top1_by_task
+        }
+        if (figure := _figure(values)) is not None:
+            found[task] = figure
+    return found
 
 
 def _test_top1(result: RunResult) -> float | None:

@@ -10,7 +10,10 @@ import importlib
 from typing import Any, Final
 
 _HOMES: Final = {
+    "bench_domains": "suites",
+    "bench_few_shot": "suites",
     "bench_offline": "comparing",
+    "bench_vtab": "suites",
     "compare": "comparing",
     "export": "exporting",
     "launch": "launching",

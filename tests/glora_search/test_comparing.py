@@ -14,7 +14,7 @@ from glora_search.bench.runs import Run, RunResult
 from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS, offline_suite
 from glora_search.cli.commands import cli
 from glora_search.operations import compare
-from glora_search.operations.comparing import Comparison
+from glora_search.operations.recorded_bench import Comparison
 from glora_search.study.errors import StudyFileError
 from glora_search.study.study_file import StudyFile
 
@@ -186,7 +186,7 @@ def test_methods_that_cannot_be_compared(file: StudyFile, methods: tuple[str, ..
 
 
 def test_the_offline_suite_is_one_backbone_and_ten_tasks(tmp_path: Path) -> None:
-    files = offline_suite(OFFLINE_TASKS, tmp_path, workers=0)
+    files = offline_suite(OFFLINE_TASKS, tmp_path, workers=0).files
     assert len(files) == 10
     assert len({file.backbone.model_dump_json() for file in files.values()}) == 1
     assert set(QUICK_TASKS) <= set(OFFLINE_TASKS)
