@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glora_search.cli.output import Output, number
+from glora_search.cli.task_tables import count, percent, published_tables, task_tables
 
 if TYPE_CHECKING:
     from glora_search.bench.power import SuitePower
-    from glora_search.bench.table import Figure, Row
-    from glora_search.operations.comparing import Comparison
+    from glora_search.bench.table import Row
+    from glora_search.operations.recorded_bench import Comparison
 
 
 def comparison_output(comparison: Comparison) -> Output:
-    """One row a method."""
-    n_tasks = len(comparison.tasks)
-    what = f"mean of {n_tasks} tasks" if n_tasks > 1 else comparison.tasks[0]
+    """One row a method; then, of several tasks, one row a task; then published figures."""
     return Output(
         document=comparison.to_json(),
-        title=f"{comparison.name}: {what}; top-1 in %, ± deviation over seeds",
+        title=f"{comparison.name}: {_mean_name(comparison)}; top-1 in %, ± deviation over seeds",
         columns=(
             *("method", "runs", "params", "val top-1", "test top-1", "test loss"),
             *("difference [95%]", "train s", "MB", "merges", "forward"),
@@ -37,7 +36,17 @@ def comparison_output(comparison: Comparison) -> Output:
                 if r.error
             ),
         ],
+        more=[*task_tables(comparison), *published_tables(comparison)],
     )
+
+
+def _mean_name(comparison: Comparison) -> str:
+    """What the first table's figures are, in words."""
+    layout, n_tasks = comparison.layout, len(comparison.tasks)
+    if len(layout.whole) == 1:
+        return comparison.tasks[0]
+    kind = "flat mean" if layout.mean_of_groups else "mean"
+    return f"{kind} of {count(n_tasks, len(layout.whole))} tasks"
 
 
 def _row(row: Row, reference: str) -> tuple[str, ...]:
@@ -51,8 +60,8 @@ def _row(row: Row, reference: str) -> tuple[str, ...]:
         row.method,
         str(row.n_runs),
         number(row.n_params, 0),
-        _percent(row.val_top1),
-        _percent(row.test_top1),
+        percent(row.val_top1),
+        percent(row.test_top1),
         number(None if row.test_loss is None else row.test_loss.mean, 3),
         difference,
         number(row.train_s, 1),
@@ -60,13 +69,6 @@ def _row(row: Row, reference: str) -> tuple[str, ...]:
         "-" if row.merges is None else ("yes" if row.merges else "no"),
         number(row.forward_ratio, 2),
     )
-
-
-def _percent(figure: Figure | None) -> str:
-    if figure is None:
-        return "-"
-    spread = f" ± {100 * figure.sd:.1f}" if figure.sd == figure.sd else ""
-    return f"{100 * figure.mean:.1f}{spread}"
 
 
 def power_output(power: SuitePower) -> Output:

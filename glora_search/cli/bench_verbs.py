@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import click
 
-from glora_search.cli import options
-from glora_search.cli.output import tell, tell_of_loading
+from glora_search.cli import bench_options, options
+from glora_search.cli.output import tell_of_loading
+from glora_search.cli.suite_verbs import SUITES
 from glora_search.cli.watching import watched
 
-if TYPE_CHECKING:
-    from glora_search.operations.comparing import Comparison
-
-_AGAIN: Final = "; what has ended is recorded, and the same command goes on"
-
-
-def _names(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
-    """Names with commas between them; None where the option was not given."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-_methods = click.option(
-    "--methods", callback=_names, metavar="A,B,...", help="Methods, with commas. [default: all]"
-)
-_tasks = click.option(
-    "--tasks", callback=_names, metavar="A,B,...", help="Tasks, with commas. [default: all]"
-)
-_reference = click.option(
-    "--reference", metavar="METHOD", help="Method to which the others are compared."
-)
-_out = click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the table as JSON and the picture as HTML.",
-)
 _directory = click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -64,18 +39,12 @@ Examples:
 """,
 )
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
-@_methods
+@bench_options.methods
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option(
-    "--epochs",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Of every method but those that train a supernet: theirs is supernet.epochs.",
-)
-@click.option("--sweep/--no-sweep", default=True, help="Choose each learning rate by val.")
-@_reference
-@_out
+@bench_options.epochs
+@bench_options.sweep
+@bench_options.reference
+@bench_options.out
 @options.overrides("a key of the study file")
 @options.storage
 @options.as_json
@@ -103,7 +72,7 @@ def compare(
     tell_of_loading()
     from glora_search.operations import compare as compare_methods
 
-    with watched(lambda: _AGAIN) as progress:
+    with watched(lambda: bench_options.AGAIN) as progress:
         found = compare_methods(
             file,
             methods=methods,
@@ -114,12 +83,12 @@ def compare(
             storage=storage,
             progress=progress,
         )
-    _show(found, out, as_json)
+    bench_options.show(found, out, as_json)
 
 
 @click.group(short_help="Compare methods on a suite of tasks.")
 def bench() -> None:
-    """Compare methods on a suite of tasks."""
+    """Compare methods on a suite of tasks: drawn ones, or data sets that are on this machine."""
 
 
 @bench.command(
@@ -131,8 +100,8 @@ Examples:
   glora-search bench offline --power --tasks count,size
 """,
 )
-@_methods
-@_tasks
+@bench_options.methods
+@bench_options.tasks
 @click.option("--seeds", type=click.IntRange(1), help="[default: 5; with --quick or --power 2]")
 @_quick
 @click.option(
@@ -140,10 +109,10 @@ Examples:
     is_flag=True,
     help="Show which differences the suite can find, by two methods. [default: lora,ssf]",
 )
-@_reference
+@bench_options.reference
 @_workers
 @_directory
-@_out
+@bench_options.out
 @options.storage
 @options.as_json
 def offline(
@@ -168,7 +137,7 @@ def offline(
     from glora_search.cli.bench_tables import power_output
     from glora_search.operations import bench_offline, offline_power
 
-    with watched(lambda: _AGAIN) as progress:
+    with watched(lambda: bench_options.AGAIN) as progress:
         if power:
             shown = power_output(
                 offline_power(
@@ -196,27 +165,13 @@ def offline(
             )
     if power:
         if out is not None:
-            _write(out / "power.json", shown.document)
+            bench_options.write(out / "power.json", shown.document)
         shown.show(as_json)
     else:
-        _show(found, out, as_json)
+        bench_options.show(found, out, as_json)
 
+
+for _suite in SUITES:
+    bench.add_command(_suite)
 
 VERBS: Final = (compare, bench)
-
-
-def _show(comparison: Comparison, out: Path | None, as_json: bool) -> None:
-    from glora_search.cli.bench_tables import comparison_output
-    from glora_search.operations.reports import write_comparison
-
-    shown = comparison_output(comparison)
-    if out is not None:
-        _write(out / "comparison.json", shown.document)
-        write_comparison(shown.document, out / "comparison.html")
-        tell(f"written: {out / 'comparison.json'} and {out / 'comparison.html'}")
-    shown.show(as_json)
-
-
-def _write(path: Path, document: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")

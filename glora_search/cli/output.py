@@ -6,30 +6,47 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WIDTH_WITHOUT_TERMINAL = 120
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """The result of a verb.
+class Table:
+    """A table of text.
 
     Args:
-        document: As JSON.
-        title: The table's heading.
-        columns: The table's columns; those whose first value is a number are aligned to the right.
-        rows: The table's cells, as text.
-        lines: What to say below the table.
+        title: Its heading.
+        columns: Those whose first value is a number are aligned to the right.
+        rows: The cells.
     """
 
-    document: Any
     title: str = ""
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Table):
+    """The result of a verb: a table, or none where it has no columns.
+
+    Args:
+        title: As of a table.
+        columns: As of a table.
+        rows: As of a table.
+        document: As JSON.
+        lines: What to say below the table.
+        more: Further tables, below the lines.
+    """
+
+    document: Any
     lines: Sequence[str] = ()
+    more: Sequence[Table] = ()
 
     def show(self, as_json: bool) -> None:
         """Print it to stdout."""
@@ -40,19 +57,27 @@ class Output:
 
     def _render(self) -> None:
         from rich.console import Console
-        from rich.table import Table
 
         width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
         console = Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
         if self.columns:
-            table = Table(title=self.title or None, title_justify="left")
-            for column, cells in zip(self.columns, zip(*self.rows, strict=True), strict=False):
-                table.add_column(column, justify="right" if _is_number(cells[0]) else "left")
-            for row in self.rows:
-                table.add_row(*row)
-            console.print(table)
+            _print(console, self)
         for line in self.lines:
             console.print(line, markup=False, soft_wrap=True)
+        for table in self.more:
+            console.print()
+            _print(console, table)
+
+
+def _print(console: Console, shown: Table) -> None:
+    from rich.table import Table as Grid
+
+    grid = Grid(title=shown.title or None, title_justify="left")
+    for column, cells in zip(shown.columns, zip(*shown.rows, strict=True), strict=False):
+        grid.add_column(column, justify="right" if _is_number(cells[0]) else "left")
+    for row in shown.rows:
+        grid.add_row(*row)
+    console.print(grid)
 
 
 def tell(line: str) -> None:
