@@ -35,7 +35,7 @@ def check_data(
         progress: Where to report.
 
     Raises:
-        DataError: The first mistake, after the name of its task, and which other tasks have some.
+        DataError: The first mistake after the name of its task, and which tasks have others.
     """
     tasks = {task: file for task, file in files.items() if isinstance(file.data, _FROM_FILES)}
     if not tasks:
@@ -49,8 +49,9 @@ def check_data(
             except DataError as error:
                 wrong[task] = error
     if wrong:
-        (task, first), *others = wrong.items()
-        more = f" (mistakes also in {', '.join(name for name, _ in others)})" if others else ""
+        task, first = next(iter(wrong.items()))
+        others = [name for name, error in wrong.items() if str(error) != str(first)]
+        more = f" (mistakes also in {', '.join(others)})" if others else ""
         raise DataError(f"{task}: {one_line(first)}{more}") from first
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from glora_search.bench.memory import training_bytes
-from glora_search.bench.runs import Run, RunResult, Tested
+from glora_search.bench.runs import Run, RunResult, OnTestSet
 from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
 from glora_search.stages.prepare import Materials, device_of, prepare
@@ -113,12 +113,12 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     trained = _train(run, materials)
     train_s = seconds() - started
     val = _measure(trained.network, materials.val, file)
-    tests: dict[str, Tested] = {}
+    tests: dict[str, OnTestSet] = {}
     ratio = None
     if run.role == "final":
         for name in run.test_sets or (None,):
             found = _measure(trained.network, prepared.test(name), file)
-            tests[name or run.task] = Tested(
+            tests[name or run.task] = OnTestSet(
                 loss=found.loss, top1=found.top1, n_images=found.n_images
             )
         plain = prepared.materials().backbone.to(device_of(file)).eval()

@@ -50,7 +50,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class OnTestSet:
     """Figures on one test set.
 
     Args:
@@ -95,7 +95,7 @@ class RunResult:
     test_loss: float | None = None
     test_top1: float | None = None
     n_test: int | None = None
-    by_test_set: Mapping[str, Tested] = field(default_factory=dict)
+    by_test_set: Mapping[str, OnTestSet] = field(default_factory=dict)
     train_s: float = 0.0
     total_s: float = 0.0
     memory_mb: float | None = None
@@ -133,6 +133,6 @@ class RunResult:
         names = {f.name for f in fields(cls)} - {"run"}
         found = {name: table[name] for name in names if name in table}
         found["by_test_set"] = {
-            name: Tested(**figures) for name, figures in found.get("by_test_set", {}).items()
+            name: OnTestSet(**figures) for name, figures in found.get("by_test_set", {}).items()
         }
         return cls(run=Run(**of_run), **found)

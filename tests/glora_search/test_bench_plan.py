@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glora_search.bench.plan import SWEEP_SEED, BenchPlan
-from glora_search.bench.runs import Run, RunResult
+from glora_search.bench.plan import SWEEP_SEED, BenchPlan, PowerPlan
+from glora_search.bench.runs import Run, RunResult, OnTestSet
 
 PLAN = BenchPlan(
     tasks=("a", "b"),
@@ -81,6 +82,49 @@ def test_what_was_asked_for_before_is_kept_when_more_is_asked_for() -> None:
     assert {run.seed for run in more.ready(done)} == {2}
 
 
+def test_a_sweep_takes_a_list_that_there_is() -> None:
+    """Where a seed chooses a list, there is none of the sweep's own seed."""
+    plan = dataclasses.replace(PLAN, sweep_splits={"a": 2})
+    splits = {(run.task, run.seed, run.split) for run in plan.ready({})}
+    assert splits == {("a", SWEEP_SEED, 2), ("b", SWEEP_SEED, None)}
+
+
+def test_other_test_sets_are_other_final_runs_after_the_same_sweep() -> None:
+    plan = dataclasses.replace(PLAN, test_sets={"a": ("x", "y")})
+    done = complete(plan)
+    assert {r.run.test_sets for r in plan.results(done) if r.run.task == "a"} == {("x", "y")}
+    fewer = dataclasses.replace(PLAN, test_sets={"a": ("x",)})
+    assert fewer.sweeps(done) == []
+    assert {run.task for run in fewer.ready(done)} == {"a"}
+
+
+def test_a_plan_counts_its_own_runs_in_a_record_of_more() -> None:
+    done = complete(dataclasses.replace(PLAN, seeds=3))
+    part = dataclasses.replace(PLAN, tasks=("b",), methods=("lora",))
+    assert len(part.mine(done)) == part.n_runs == 2 + 2
+
+
+def test_power_takes_several_draws_with_several_trainings_each() -> None:
+    plan = dataclasses.replace(PLAN, methods=("lora",))
+    power = PowerPlan(plan=plan, splits=3)
+    done: dict[str, RunResult] = {}
+    while ready := power.ready(done):
+        done[ready[0].key] = result_of(ready[0])
+    assert len(done) == power.n_runs == len(power.mine(done)) == 2 * (2 + 3 * 2)
+    assert {(run.split, run.seed) for run in power.finals(done)} == {
+        (split, seed) for split in range(3) for seed in range(2)
+    }
+
+
 def test_results_survive_json() -> None:
-    for result in complete(PLAN).values():
-        assert RunResult.from_json(result.to_json()) == result
+    plan = dataclasses.replace(PLAN, test_sets={"a": ("x", "y")})
+    tested = {"x": OnTestSet(loss=1.0, top1=0.5, n_images=7)}
+    for result in complete(plan).values():
+        result = dataclasses.replace(result, by_test_set=tested)
+        assert RunResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_a_result_of_before_there_were_test_sets_is_read() -> None:
+    table = result_of(PLAN.ready({})[0]).to_json()
+    del table["by_test_set"], table["test_sets"]
+    assert RunResult.from_json(table) == result_of(PLAN.ready({})[0])
