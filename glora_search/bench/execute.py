@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from glora_search.bench.memory import training_bytes
-from glora_search.bench.runs import Run, RunResult, OnTestSet
+from glora_search.bench.runs import OnTestSet, Run, RunResult
 from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
 from glora_search.stages.prepare import Materials, device_of, prepare

@@ -106,7 +106,7 @@ class Base:
     Args:
         table: A study file as nested dictionaries.
         packaged: Whether it is the one that comes with the package. The suite's record in the
-            database has the suite's name then, else that of the study behind it.
+            database is called after the suite; if not, also after that study.
         root: The folder that holds the suite's data sets.
         overrides: As `--set` takes them.
         workers: Runs at a time; None for what the study says.
@@ -227,7 +227,7 @@ def domain_suite(base: Base, domains: Sequence[str] | None = None) -> Suite:
         name=file.study.name,
         files={"imagenet": file},
         layout=Layout(tasks=domains, whole=tuple(DOMAINS)),
-        test_sets={"imagenet": domains},
+        test_sets={"imagenet": tuple(domain for domain in DOMAINS if domain in domains)},
     )
 
 

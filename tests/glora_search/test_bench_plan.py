@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glora_search.bench.plan import SWEEP_SEED, BenchPlan, PowerPlan
-from glora_search.bench.runs import Run, RunResult, OnTestSet
+from glora_search.bench.runs import OnTestSet, Run, RunResult
 
 PLAN = BenchPlan(
     tasks=("a", "b"),
