@@ -70,13 +70,14 @@ class Output(Table):
 
 
 def _print(console: Console, shown: Table) -> None:
+    from rich.markup import escape
     from rich.table import Table as Grid
 
-    grid = Grid(title=shown.title or None, title_justify="left")
+    grid = Grid(title=escape(shown.title) or None, title_justify="left")
     for column, cells in zip(shown.columns, zip(*shown.rows, strict=True), strict=False):
-        grid.add_column(column, justify="right" if _is_number(cells[0]) else "left")
+        grid.add_column(escape(column), justify="right" if _is_number(cells[0]) else "left")
     for row in shown.rows:
-        grid.add_row(*row)
+        grid.add_row(*map(escape, row))  # a word in brackets would be taken for a style
     console.print(grid)
 
 

@@ -213,6 +213,9 @@ def test_tables_of_all_methods_fit_120_columns(
     tables = [line for line in text.splitlines() if line and line[0] in "┏┃┡│└"]
     assert max(map(len, tables)) <= 120
     assert "…" not in text
+    one_seed = comparison(results[::2], tuple(PUBLISHED_LR), "lora", layout)
+    comparison_output(dataclasses.replace(whole, rows=one_seed)).show(as_json=False)
+    assert "[one" in capsys.readouterr().out, "words in brackets are no markup"
     for told in ("mean, specialised (4)", "mean of group means ", "flat mean of 19 tasks"):
         assert told in text
     assert "subset" not in text
