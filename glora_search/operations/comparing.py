@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from glora_search.bench.recipes import (
     sweep_rates,
 )
 from glora_search.bench.runs import Run, RunResult
-from glora_search.bench.schedule import run_here, run_on_ray
+from glora_search.bench.schedule import Ready, run_here, run_on_ray
 from glora_search.bench.table import Row, comparison
 from glora_search.recording import Database
 from glora_search.recording.storage_url import driver_url
@@ -69,6 +70,10 @@ class Comparison:
             "versions": self.versions,
             "machine": self.machine,
         }
+
+
+Doer = Callable[[Ready, Callable[[], None]], Iterator[RunResult]]
+"""Does runs: given those that are ready, and what to call now and then while it waits."""
 
 
 def compare(
@@ -236,7 +241,7 @@ def _plan(
         seeds=seeds,
         lrs={m: sweep_rates(m, factors) for m in methods},
         epochs={m: file.supernet.epochs if m.startswith("glora-") else epochs for m in methods},
-        studies={task: _digest(each) for task, each in files.items()},
+        studies={task: study_digest(each) for task, each in files.items()},
     )
 
 
@@ -247,6 +252,8 @@ def compare_tasks(
     reference: str | None,
     storage: str | None,
     progress: Progress,
+    *,
+    do: Doer | None = None,
 ) -> Comparison:
     """Do the runs of a plan that are not recorded yet, and compare all.
 
@@ -257,9 +264,10 @@ def compare_tasks(
         reference: As in `compare`.
         storage: As in `compare`.
         progress: As in `compare`.
+        do: Does the runs, in the place of what [cluster] says.
     """
     with ExitStack() as stack:
-        done, known = _run_all(name, files, plan.ready, plan.n_runs, storage, progress, stack)
+        done, known = _run_all(name, files, plan.ready, plan.n_runs, storage, progress, stack, do)
     results = plan.results(done)
     if results and all(result.failed for result in results):
         raise GLoRASearchError(f"every run failed; the last error: {results[-1].error}")
@@ -283,6 +291,7 @@ def _run_all(
     storage: str | None,
     progress: Progress,
     stack: ExitStack,
+    do: Doer | None = None,
 ) -> tuple[dict[str, RunResult], Mapping[str, Any]]:
     """Do what is ready until nothing is; all results by key, and the record's attributes."""
     file = next(iter(files.values()))
@@ -301,7 +310,9 @@ def _run_all(
     with progress.bar("comparing", n_runs) as bar:
         told = _Told(bar, n_runs)
         told.show(done)
-        for result in _results(lambda: ready(done), files, file, told, stack):
+        left = partial(ready, done)
+        results = do(left, told.again) if do else _results(left, files, file, told, stack)
+        for result in results:
             record.add(result.run.key, result.to_json(), value=result.val_loss)
             done[result.run.key] = result
             told.show(done)
@@ -317,7 +328,7 @@ def check_methods(methods: Sequence[str]) -> None:
         )
 
 
-def _digest(file: StudyFile) -> str:
+def study_digest(file: StudyFile) -> str:
     """Of all keys that may change a figure: not where runs happen, nor where files go."""
     table = file.model_dump(
         mode="json", exclude={"study": {"name", "directory"}, "cluster": True, "export": True}

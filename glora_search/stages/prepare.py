@@ -210,6 +210,8 @@ def _pretrain(
     path = cached_path(file.study.directory / "backbones", identity)
 
     def train_all(checkpointing: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
+        if file.supernet.threads is not None:
+            torch.set_num_threads(file.supernet.threads)
         train_network(
             shrunk or model,
             train.to(device),
