@@ -571,7 +571,7 @@ def test_a_bias_that_the_backbone_would_not_add_is_refused() -> None:
     """EVA adds biases of its own to q and v, and calls no layer there."""
     model = plain(EVA)
     layers = [replace(spec, can_add_bias=True) for spec in space_of(model, EVA).layers]
-    choices = {**dict.fromkeys("ABCD", ["none"]), "E": ["vector"]}
+    choices = {**{support: ["none"] for support in "ABCD"}, "E": ["vector"]}
     supernet = Supernet(model, SearchSpace(layers, choices)).eval()
     fill_support_tensors(supernet)
     with pytest.raises(BackboneError, match=r"never calls 'blocks.0.attn.qkv'"):
