@@ -9,6 +9,7 @@ import functools
 import json
 import random
 import shutil
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,6 +149,8 @@ def test_an_attached_task_is_its_merged_model(family: str, storage: Storage) -> 
         found, expected = logits(bank, images), logits(task.merged, images)
         assert found.shape == (3, task.classes)
         assert bank.backbone.num_classes == task.classes
+        for head in task.supernet.head_names:
+            assert bank.backbone.get_submodule(head).out_features == task.classes
         if family in ONE_ROUNDING_APART:
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         else:
@@ -313,6 +316,18 @@ def test_a_task_that_is_removed_is_detached_and_its_name_is_free() -> None:
     assert_same_weights(bank.backbone, tasks_of("digits")["head"].merged.state_dict())
 
 
+def test_memory_that_no_task_needs_is_given_back() -> None:
+    """As much as the backbone's own, once the last task is removed, and not before."""
+    bank = bank_of("digits")
+    bank.attach("all")
+    merged = weakref.ref(bank.backbone.get_parameter("blocks.0.mlp.fc1.weight"))
+    for name in ("some", "others", "head"):
+        bank.remove(name)
+    assert merged() is bank.backbone.get_parameter("blocks.0.mlp.fc1.weight")
+    bank.remove("all")
+    assert merged() is None
+
+
 def test_adapters_are_copied() -> None:
     """The supernet goes on training; whoever made the adapter reuses its tensors."""
     supernet = tasks_of("digits")["all"].supernet
@@ -386,10 +401,13 @@ def test_a_batch_that_fails_leaves_what_was_attached(before: str | None) -> None
         bank.attach(before)
     state = copied(bank.backbone)
     images = images_for(bank.backbone, 2)
+    ran: list[object] = []
+    bank.backbone.register_forward_pre_hook(lambda _, args: ran.append(args))
     with pytest.raises(AdapterError, match="no adapter 'birds'"):
         bank.classify(images, ["all", "birds"])
     with pytest.raises(AdapterError, match="2 images need as many tasks; got 1"):
         bank.classify(images, ["all"])
+    assert ran == []
     with pytest.raises(AssertionError, match="Input"):
         bank.classify(images[..., :4], ["all", "some"])
     assert bank.active == before
@@ -671,7 +689,7 @@ class Banks(RuleBasedStateMachine):
         assert all(torch.equal(p, self.state[name]) for name, p in self.parameters.items())
 
 
-TestAnySequenceOfOperations = Banks.TestCase
+TestAnySequenceOfOperations = pytest.mark.slow(Banks.TestCase)
 TestAnySequenceOfOperations.settings = settings(
     deadline=None, derandomize=True, max_examples=30, stateful_step_count=20
 )
