@@ -113,4 +113,6 @@ class Adapter:
         check_shapes(what, found, expected)
         for key, tensor in self.tensors.items():
             if not tensor.is_floating_point() or not tensor.isfinite().all():
-                raise CheckpointError(f"{what} is damaged: {key!r} holds more than finite floats")
+                raise CheckpointError(
+                    f"{what} is damaged: {key!r} has values that are no finite floats"
+                )

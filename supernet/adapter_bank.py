@@ -89,7 +89,7 @@ class AdapterBank:
 
     @property
     def active(self) -> str | None:
-        """The task that is attached; None where the backbone is as it came."""
+        """The task that is attached; None where the backbone has its own weights."""
         return self._active
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -168,9 +168,7 @@ class AdapterBank:
         self._active = name
 
     def detach(self) -> None:
-        """Make `backbone` what it was when it came, bit for bit: the same parameters, never written
-        to.
-        """
+        """Give `backbone` its own parameters back: the same objects, and never written to."""
         self._active = None
         for name in self._replaced:
             self._set(name, self._linears.get(name, self._head.get(name)))
@@ -259,9 +257,7 @@ class AdapterBank:
 
     @contextmanager
     def _exactly(self) -> Iterator[None]:
-        """Tensors that can be written to again, and sums in the dtype that was asked for, whatever
-        mode the caller is in.
-        """
+        """The caller's inference mode would forbid later writes; its autocast would round."""
         no_autocast = torch.autocast(self._device.type, enabled=False)
         with torch.inference_mode(False), torch.no_grad(), no_autocast:
             yield

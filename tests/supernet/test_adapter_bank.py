@@ -554,8 +554,8 @@ def changed(adapter: Adapter, **tensors: Tensor | None) -> Adapter:
         ({"blocks__0__attn__qkv__A_down": None}, "'blocks.0.attn.qkv.A_down'.*absent"),
         ({"blocks__0__attn__qkv__A_up": torch.ones(3, 16)}, r"here \(4, 16\).*\(3, 16\)"),
         ({"blocks__9__x": torch.ones(1)}, r"'blocks.9.x' \(here absent"),
-        ({"head__bias": torch.tensor([0, 1, 2, 3, 4, 5, torch.nan])}, "'head.bias' holds"),
-        ({"head__bias": torch.ones(7, dtype=torch.int64)}, "'head.bias' holds"),
+        ({"head__bias": torch.tensor([0, 1, 2, 3, 4, 5, torch.nan])}, "'head.bias' has values"),
+        ({"head__bias": torch.ones(7, dtype=torch.int64)}, "'head.bias' has values"),
     ],
 )
 def test_tensors_that_are_not_those_of_the_configuration_are_refused(
