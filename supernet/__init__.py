@@ -3,6 +3,8 @@
 Needs torch, timm, numpy and safetensors; runs on a GPU machine that has neither Ray nor Optuna.
 """
 
+from supernet.adapter import Adapter
+from supernet.adapter_bank import AdapterBank
 from supernet.averaging import Team
 from supernet.backbones import DEFAULT_PATTERNS, Architecture, find_layers
 from supernet.data import Preprocessing, Split, TensorSplit
@@ -19,6 +21,8 @@ from supernet.training import Checkpointing, EpochEnd, Recipe, train_network, tr
 
 __all__ = [
     "DEFAULT_PATTERNS",
+    "Adapter",
+    "AdapterBank",
     "Architecture",
     "Checkpointing",
     "EpochEnd",

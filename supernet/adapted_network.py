@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from supernet.backbones import head_names, input_size
-from supernet.errors import BackboneError, CheckpointError, MergeError
+from supernet.checkpoints import check_shapes
+from supernet.errors import BackboneError, MergeError
 
 
 @runtime_checkable
@@ -107,14 +108,7 @@ class AdaptedNetwork(nn.Module):
         mine = dict(self.trainable_parameters())
         shapes = {name: tuple(parameter.shape) for name, parameter in mine.items()}
         theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if shapes != theirs:
-            wrong = sorted(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
-            first = wrong[0]
-            raise CheckpointError(
-                f"the checkpoint is of another network: {len(wrong)} tensors differ, such as "
-                f"{first!r} (here {shapes.get(first, 'absent')}, "
-                f"in the checkpoint {theirs.get(first, 'absent')})"
-            )
+        check_shapes("the checkpoint", theirs, shapes)
         with torch.no_grad():
             for name, parameter in mine.items():
                 parameter.copy_(state[name])

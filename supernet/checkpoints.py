@@ -109,5 +109,18 @@ def check_metadata(path: Path, metadata: Mapping[str, str], expected: Mapping[st
         raise CheckpointError(f"{str(path)!r} was made from something else ({told})")
 
 
+def check_shapes(
+    what: str, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise CheckpointError unless `what` holds tensors of the expected names and shapes."""
+    wrong = sorted(n for n in {**expected, **found} if expected.get(n) != found.get(n))
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{what} is of another network: {len(wrong)} tensors differ, such as {first!r} "
+            f"(here {expected.get(first, 'absent')}, in {what} {found.get(first, 'absent')})"
+        )
+
+
 def _short(value: str) -> str:
     return value if len(value) <= 40 else f"{value[:12]}…"

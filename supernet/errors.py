@@ -27,3 +27,7 @@ class ExportError(GLoRASearchError, OSError):
 
 class MergeError(GLoRASearchError, TypeError):
     """A method whose network cannot be written as a plain one of the backbone's architecture."""
+
+
+class AdapterError(GLoRASearchError, ValueError):
+    """A bank of adapters is asked for a task that it does not have, or has already."""

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from supernet.backbones import head_names
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -20,3 +22,12 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         # a view as bytes, because numpy knows no bfloat16
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def backbone_fingerprint(backbone: nn.Module) -> str:
+    """Of a plain backbone's weights that do not train: all but the classifier head, which is a
+    function of the seed.
+    """
+    heads = tuple(f"{name}." for name in head_names(backbone))
+    state = backbone.state_dict()
+    return fingerprint({name: t for name, t in state.items() if not name.startswith(heads)})

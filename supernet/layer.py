@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from search_spaces import InvalidConfigError, LayerConfig, rank_of
 from supernet.adapted_linear import Choice, Form, adapted_linear
+from supernet.merging import dense, merged_bias, merged_weight
 
 Storage = Literal["entangled", "separate"]
 """Whether the choices of a support tensor share their parameters, or each has its own."""
@@ -147,8 +148,7 @@ class GLoRALinear(nn.Module):
             token: Any choice but `none`.
             dtype: In which a product is computed; the parameters' own if not given.
         """
-        value = tuple(tensor.to(dtype) for tensor in self._choice(name, token).value())
-        return value[0] @ value[1] if len(value) == 2 else value[0]
+        return dense(self._choice(name, token).value(), dtype)
 
     def _stored(self, name: str) -> nn.Parameter:
         parameter = self._parameters[name]  # nn.Module's own lookup takes as long as an operation
@@ -173,8 +173,8 @@ class GLoRALinear(nn.Module):
                 tensors[f"{name}_down"] = self._stored(f"{name}_down")[:, :r]
                 tensors[f"{name}_up"] = self._stored(f"{name}_up")[:r]
             elif token != "none":
-                dense = self.support(name, token)
-                tensors[name] = dense.flatten() if token == "vector" else dense
+                value = self.support(name, token)
+                tensors[name] = value.flatten() if token == "vector" else value
         return {key: tensor.detach().clone() for key, tensor in tensors.items()}
 
     @torch.no_grad()
@@ -201,30 +201,13 @@ class GLoRALinear(nn.Module):
             return self.weight, self.bias
         self._check(config)
         final = self.weight.dtype
-        weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        weight, b0 = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
         if out is not None and not out.dtype == dtype == final:
             out = None
-
-        # Each product and each sum is rounded, as if written without `out`: addcmul and addmm
-        # would save a pass over the weight, but round differently on different machines.
-        merged_weight = weight
-        if config.A != "none":
-            merged_weight = torch.mul(weight, self.support("A", config.A, dtype=dtype), out=out)
-            merged_weight += weight
-        if config.B != "none":
-            shift = self.support("B", config.B, dtype=dtype)
-            into = out if merged_weight is weight else merged_weight
-            merged_weight = torch.add(merged_weight, shift, out=into)
-        terms = []
-        if bias is not None and config.D != "none":
-            terms.append(bias * self.support("D", config.D, dtype=dtype))
-        if config.E != "none":
-            terms.append(self.support("E", config.E, dtype=dtype).expand(self.out_features))
-        if config.C != "none":
-            terms.append((weight @ self.support("C", config.C, dtype=dtype)).squeeze(1))
-        for term in terms:
-            bias = term if bias is None else bias + term
-        return merged_weight.to(final), None if bias is None else bias.to(final)
+        a, b, c, d, e = (self._choice(name, token).value() for name, token in config.items())
+        merged = merged_weight(weight, a, b, out=out)
+        bias = merged_bias(weight, b0, c, d, e)
+        return merged.to(final), None if bias is None else bias.to(final)
 
     def merged(self, *, dtype: torch.dtype = torch.float64) -> nn.Linear:
         """A new plain `nn.Linear` that computes what this layer computes; this layer is unchanged.

@@ -123,8 +123,8 @@ DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the 
     "evaluating": {"", "in_process", "package", "ray_actors", "results"},
     "reporting": {""},
     "bench": {
-        *("data_check", "layout", "plan", "power", "published", "recipes", "runs", "schedule"),
-        *("suites", "table"),
+        *("ahead", "data_check", "layout", "plan", "power", "published", "recipes", "runs"),
+        *("schedule", "suite_plan", "suites", "table"),
     },
     "cli": {"commands"},
 }

@@ -71,6 +71,16 @@ class BenchPlan:
                         found.append(run)
         return found
 
+    def finals(self) -> list[Run]:
+        """The final runs of a plan without sweeps, seed by seed."""
+        return [
+            run
+            for seed in range(self.seeds)
+            for task in self.tasks
+            for method in self.methods
+            if (run := self.final(task, method, seed, {}, wait=False)) is not None
+        ]
+
     def results(self, done: Mapping[str, RunResult]) -> list[RunResult]:
         """Of the final runs of this plan, those that are done, in its order."""
         runs = [

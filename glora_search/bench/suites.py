@@ -64,6 +64,12 @@ class Suite:
     published: bool = False
 
 
+def suite_of(file: StudyFile) -> Suite:
+    """One study by itself, as a suite of one task."""
+    name = file.study.name
+    return Suite(name=name, files={name: file}, layout=Layout(tasks=(name,), whole=(name,)))
+
+
 def offline_suite(
     tasks: Sequence[str] | None,
     directory: Path,

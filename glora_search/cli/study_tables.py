@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from glora_search.cli.output import Output, number
 from glora_search.study.objectives import OBJECTIVES
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from glora_search.operations.launching import SearchResult
     from glora_search.operations.status import DatabaseStatus, StudyStatus
     from glora_search.stages.exporting import Export
+
+
+# Training time and memory are left out: the supernet of the first seed is that of the launch.
+_DEMO_COLUMNS: Final = (
+    *("method", "runs", "params", "val top-1", "test top-1", "test loss", "difference [95%]"),
+)
 
 
 def search_output(result: SearchResult) -> Output:
@@ -50,29 +57,27 @@ def export_output(exported: Export) -> Output:
 
 def demo_output(demo: DemoResult) -> Output:
     """The end of the demo."""
-    result = demo.result
-    return Output(
+    from glora_search.cli.bench_tables import comparison_output
+
+    result, materials = demo.result, demo.result.materials
+    best = OBJECTIVES[materials.file.search.fitness].best
+    compared = comparison_output(demo.comparison)
+    n_test = demo.comparison.results[0].n_test
+    shown = [compared.columns.index(name) for name in _DEMO_COLUMNS]
+    return replace(
+        compared,
         document=demo.to_json(),
+        columns=_DEMO_COLUMNS,
+        rows=[[row[at] for at in shown] for row in compared.rows],
         title="Digits 0-4 to digits 5-9: "
-        f"{demo.n_train} images to train, {demo.n_val} for val, {demo.n_test} for test",
-        columns=("", "adapter parameters", "val loss", "val top-1", "test top-1"),
-        rows=[
-            (
-                row.what,
-                f"{row.n_params:,}",
-                f"{row.val_loss:.4f}",
-                f"{row.val_top1:.3f}",
-                f"{row.test_top1:.3f}",
-            )
-            for row in demo.rows
-        ],
+        f"{len(materials.train)} images to train, {len(materials.val)} for val, {n_test} for test; "
+        "top-1 in %, ± deviation over seeds",
         lines=[
-            f"One seed and one split: with {demo.n_test} test images, differences of less than "
-            f"{demo.noise:.3f} in test top-1 are noise.",
-            f"The winner has the {OBJECTIVES[demo.fitness].best} of the "
-            f"{len(result.outcomes)} subnets evaluated.",
-            f"Each row has a linear head of {result.export.n_params['head']} parameters as well.",
+            compared.lines[0],
+            "Where the interval holds 0, the table does not tell the two methods apart.",
             "",
+            f"The export is the winner of the first seed: the {best} of "
+            f"{len(result.outcomes)} subnets.",
             *_export_lines(result.export),
             f"report    {demo.report}",
             f"database  {demo.storage}",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from glora_search.bench.layout import Layout
 from glora_search.bench.plan import BenchPlan, PowerPlan
 from glora_search.bench.power import SuitePower, suite_power
 from glora_search.bench.recipes import (
@@ -17,12 +16,11 @@ from glora_search.bench.recipes import (
     QUICK_SUPERNET_EPOCHS,
     SWEEP_FACTORS,
 )
-from glora_search.bench.suites import Suite, offline_suite
+from glora_search.bench.suite_plan import default_reference, make_plan
+from glora_search.bench.suites import Suite, offline_suite, suite_of
 from glora_search.operations.recorded_bench import (
     Comparison,
     compare_suite,
-    default_reference,
-    make_plan,
     run_all,
 )
 from glora_search.stages.progress import Progress, Silent
@@ -63,8 +61,7 @@ def compare(
         KeyboardInterrupt: Runs that had ended are recorded; the same call goes on from there.
     """
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
-    name = file.study.name
-    suite = Suite(name=name, files={name: file}, layout=Layout(tasks=(name,), whole=(name,)))
+    suite = suite_of(file)
     plan = make_plan(suite, methods, seeds, epochs, SWEEP_FACTORS if sweep else (1.0,))
     return compare_suite(suite, plan, reference or plan.methods[0], storage, progress or Silent())
 

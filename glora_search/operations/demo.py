@@ -1,23 +1,26 @@
 """The demo: the whole path on scikit-learn's handwritten digits, and what it is worth beside
-baselines.
+methods that need no search.
 
-Nothing in it is simulated: it launches the packaged study `digits` as any study is launched.
+Nothing in it is simulated: it launches the packaged study `digits` as any study is launched, and
+compares methods on it as `compare` does.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import random
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from glora_search.bench.ahead import RunsAhead
+from glora_search.bench.plan import BenchPlan
+from glora_search.bench.suite_plan import study_digest
+from glora_search.bench.suites import suite_of
+from glora_search.bench.table import Row
 from glora_search.operations import launching
-from glora_search.operations.baselines import BackgroundBaselines, n_epochs
+from glora_search.operations.recorded_bench import Comparison, compare_suite
 from glora_search.recording import Database
 from glora_search.reporting import write_report
 from glora_search.stages.prepare import prepare
@@ -25,22 +28,18 @@ from glora_search.stages.progress import Progress
 from glora_search.study.examples import load_example
 from glora_search.study.reading import apply_overrides, parse_study
 from glora_search.study.study_file import StudyFile
-from search_spaces import ParamLimits, SubnetConfig
-from supernet import Split, Supernet, evaluate_subnets
 
-_RANDOM_SUBNETS: Final = 10
-_SIZE_TOLERANCE: Final = 0.02
+_SEEDS: Final = 3
+_PLAIN: Final = {"linear": 1e-2, "lora": 1e-2}
+"""Methods without a search to their learning rates, the best of 1e-3, 3e-3 and 1e-2 on these
+digits.
+"""
 
+_PLAIN_EPOCHS: Final = 100
+_COMPARISON: Final = "comparison"
+"""The attribute of the study that holds the table."""
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the demo's table; the names are those that the report reads."""
-
-    what: str
-    n_params: int
-    val_loss: float
-    val_top1: float
-    test_top1: float
+_SEARCHED: Final = ("glora-search", "glora-random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,44 +47,25 @@ class DemoResult:
     """A demo that has ended.
 
     Args:
-        result: Of its search.
-        rows: The winner beside what needs no search.
-        fitness: What the search went by.
-        n_train: Images of the training split.
-        n_val: Images of the validation split.
-        n_test: Images of the test split.
+        result: Of its search, the first seed of the comparison.
+        comparison: Of the search with what needs none, on several draws of the data.
         report: The HTML file.
         storage: The database.
         seconds: It took.
     """
 
     result: launching.SearchResult
-    rows: list[Row]
-    fitness: str
-    n_train: int
-    n_val: int
-    n_test: int
+    comparison: Comparison
     report: Path
     storage: str
     seconds: float
-
-    @property
-    def noise(self) -> float:
-        """The difference of two rows' test top-1 below which one seed and this number of images
-        tell nothing: two standard errors of a difference, as if the rows were independent.
-        """
-        top1 = [row.test_top1 for row in self.rows]
-        p = sum(top1) / len(top1)
-        return 2 * math.sqrt(2 * p * (1 - p) / self.n_test)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
         return {
             "study": self.result.name,
             "evaluated": len(self.result.outcomes),
-            "comparison": [dataclasses.asdict(row) for row in self.rows],
-            "seeds": 1,
-            "noise": round(self.noise, 4),
+            "comparison": self.comparison.to_json(),
             "export": self.result.export.summary(),
             "report": str(self.report),
             "storage": self.storage,
@@ -109,31 +89,61 @@ def run_demo(out: Path, overrides: Iterable[str], *, progress: Progress) -> Demo
     storage = f"sqlite:///{out / 'studies.db'}"
     file = _study(out, storage, overrides)
     prepare(file, progress)  # trains the backbone, if that has not been done
-    with BackgroundBaselines(file) as training:
-        if _is_unfinished(storage, file.study.name):
+    plan = _plan(file)
+    # The first seed is that of the launch, whose supernet it takes.
+    with RunsAhead([run for run in plan.finals() if run.seed], file) as ahead:
+        if _attributes(storage, file.study.name) is not None:
             progress.note(f"resuming {file.study.name}")
             result = launching.resume(file.study.name, storage=storage, progress=progress)
         else:
             result = launching.launch(file, storage=storage, progress=progress)
-        with progress.bar("training the baselines", n_epochs(file)) as bar:
-            baselines = training.finish(bar)
-    test = result.materials.test_split(progress)
-    rows = _compare(result, baselines, test)
+        comparison = compare_suite(
+            suite_of(file), plan, "lora", storage, progress, do=ahead.results
+        )
     report = out / f"{result.name}.html"
     with Database.open(storage, create=False) as database:
         record = database.open_study(result.name)
-        record.set_attribute("comparison", [dataclasses.asdict(row) for row in rows])
+        record.set_attribute(_COMPARISON, [_reported(row) for row in comparison.rows])
         write_report(record, report)
     return DemoResult(
         result=result,
-        rows=rows,
-        fitness=file.search.fitness,
-        n_train=len(result.materials.train),
-        n_val=len(result.materials.val),
-        n_test=len(test),
+        comparison=comparison,
         report=report,
         storage=storage,
         seconds=time.monotonic() - started,
+    )
+
+
+def _reported(row: Row) -> dict[str, Any]:
+    """A row of the comparison as the report reads it."""
+    table = row.to_json()
+    return {
+        "what": row.method,
+        "n_params": None if row.n_params is None else round(row.n_params),
+        "seeds": row.n_runs,
+        "val_loss": None if row.val_loss is None else row.val_loss.mean,
+        "val_top1": None if row.val_top1 is None else row.val_top1.mean,
+        "test_top1": None if row.test_top1 is None else row.test_top1.mean,
+        "test_interval": table["test_interval"],
+        "difference": table["difference"],
+    }
+
+
+def _plan(file: StudyFile) -> BenchPlan:
+    epochs = file.supernet.epochs
+    return BenchPlan(
+        tasks=(file.study.name,),
+        methods=(*_PLAIN, *_SEARCHED),
+        seeds=_SEEDS,
+        lrs={
+            **{method: (lr,) for method, lr in _PLAIN.items()},
+            **dict.fromkeys(_SEARCHED, (file.supernet.lr,)),
+        },
+        epochs={
+            **dict.fromkeys(_PLAIN, min(_PLAIN_EPOCHS, epochs)),
+            **dict.fromkeys(_SEARCHED, epochs),
+        },
+        studies={file.study.name: study_digest(file)},
     )
 
 
@@ -152,57 +162,12 @@ def _study(out: Path, storage: str, overrides: Iterable[str]) -> StudyFile:
     return file
 
 
-def _status(storage: str, name: str) -> str | None:
+def _attributes(storage: str, name: str) -> Mapping[str, Any] | None:
     with Database.open(storage, create=True) as database:
-        found = [s.attributes.get("status") for s in database.list_studies() if s.name == name]
+        found = [study.attributes for study in database.list_studies() if study.name == name]
     return found[0] if found else None
 
 
 def _is_complete(storage: str, name: str) -> bool:
-    return _status(storage, name) == "complete"
-
-
-def _is_unfinished(storage: str, name: str) -> bool:
-    return _status(storage, name) not in (None, "complete")
-
-
-def _compare(
-    result: launching.SearchResult, baselines: Mapping[str, Supernet], test: Split
-) -> list[Row]:
-    """The winner beside random subnets of its size and the baselines."""
-    materials, val = result.materials, result.materials.val
-    winner = result.winner.candidate
-    window = int(_SIZE_TOLERANCE * winner.n_params)
-    limits = ParamLimits(winner.n_params - window, winner.n_params + window)
-    randoms = [
-        materials.space.sample(random.Random(f"demo/{k}"), limits) for k in range(_RANDOM_SUBNETS)
-    ]
-    return [
-        _row("winner of the search", result.supernet, [winner.subnet], val, test),
-        _row(f"random subnet (mean of {_RANDOM_SUBNETS})", result.supernet, randoms, val, test),
-        *(
-            _row(what, network, [network.space.min_subnet()], val, test)
-            for what, network in baselines.items()
-        ),
-    ]
-
-
-def _row(
-    what: str, supernet: Supernet, subnets: Sequence[SubnetConfig], val: Split, test: Split
-) -> Row:
-    """Means over `subnets`, on the supernet's device."""
-    device = next(supernet.parameters()).device
-    on_val = evaluate_subnets(supernet, subnets, val.to(device))
-    on_test = evaluate_subnets(supernet, subnets, test.to(device))
-    return Row(
-        what=what,
-        n_params=round(_mean(supernet.space.n_params(subnet) for subnet in subnets)),
-        val_loss=_mean(evaluation.loss for evaluation in on_val),
-        val_top1=_mean(evaluation.top1 for evaluation in on_val),
-        test_top1=_mean(evaluation.top1 for evaluation in on_test),
-    )
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+    known = _attributes(storage, name)
+    return known is not None and known.get("status") == "complete" and _COMPARISON in known

@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from glora_search.bench.data_check import check_data
 from glora_search.bench.layout import Layout
 from glora_search.bench.plan import BenchPlan
 from glora_search.bench.published import VTAB_PUBLISHED, PublishedFigure
-from glora_search.bench.recipes import PUBLISHED_LR, sweep_rates
 from glora_search.bench.runs import Run, RunResult
-from glora_search.bench.schedule import run_here, run_on_ray
+from glora_search.bench.schedule import Ready, run_here, run_on_ray
+from glora_search.bench.suite_plan import check_methods
 from glora_search.bench.suites import Suite
 from glora_search.bench.table import Row, comparison
 from glora_search.recording import Database
@@ -26,8 +25,6 @@ from glora_search.recording.storage_url import driver_url
 from glora_search.stages.prepare import check_fingerprints, prepare
 from glora_search.stages.progress import Bar, Progress
 from glora_search.stages.provenance import machine, versions
-from glora_search.study.data_sections import DomainData, FewShotData
-from glora_search.study.errors import StudyFileError
 from glora_search.study.study_file import StudyFile
 from search_spaces import GLoRASearchError
 
@@ -76,6 +73,10 @@ class Comparison:
         }
 
 
+Doer = Callable[[Ready, Callable[[], None]], Iterator[RunResult]]
+"""Does runs: given those that are ready, and what to call now and then while it waits."""
+
+
 class Agenda(Protocol):
     """What is to be run: a `BenchPlan`, or a `PowerPlan`."""
 
@@ -93,51 +94,14 @@ class Agenda(Protocol):
         ...
 
 
-def make_plan(
-    suite: Suite,
-    methods: Sequence[str] | None,
-    seeds: int,
-    epochs: int,
-    factors: Sequence[float],
-) -> BenchPlan:
-    """The runs of a suite.
-
-    Args:
-        suite: The tasks.
-        methods: Names; all of them if not given.
-        seeds: Final runs of each method and task.
-        epochs: Of every method but those that train a supernet.
-        factors: The learning rates of a sweep, as multiples of the published one.
-
-    Raises:
-        StudyFileError: An unknown method, one that comes twice, or none.
-    """
-    methods = tuple(methods or PUBLISHED_LR)
-    check_methods(methods)
-    file = next(iter(suite.files.values()))
-    return BenchPlan(
-        tasks=tuple(suite.files),
-        methods=methods,
-        seeds=seeds,
-        lrs={m: sweep_rates(m, factors) for m in methods},
-        epochs={m: file.supernet.epochs if m.startswith("glora-") else epochs for m in methods},
-        studies={task: _digest(each) for task, each in suite.files.items()},
-        sweep_splits={
-            task: each.data.seed
-            for task, each in suite.files.items()
-            if isinstance(each.data, FewShotData | DomainData)  # a seed is a list there
-        },
-        test_sets=suite.test_sets,
-    )
-
-
-def default_reference(methods: Sequence[str]) -> str:
-    """The method of a suite to which the others are compared, where none is named."""
-    return "lora" if "lora" in methods else methods[0]
-
-
 def compare_suite(
-    suite: Suite, plan: BenchPlan, reference: str, storage: str | None, progress: Progress
+    suite: Suite,
+    plan: BenchPlan,
+    reference: str,
+    storage: str | None,
+    progress: Progress,
+    *,
+    do: Doer | None = None,
 ) -> Comparison:
     """Do the runs of a plan that are not recorded yet, and compare all.
 
@@ -147,6 +111,7 @@ def compare_suite(
         reference: The method to which the others are compared.
         storage: As in `glora_search.launch`.
         progress: Where to report.
+        do: Does the runs, in the place of what [cluster] says.
 
     Raises:
         StudyFileError: An unknown reference.
@@ -158,7 +123,7 @@ def compare_suite(
     seeds = {*range(plan.seeds), *plan.sweep_splits.values()}
     check_data(suite.files, suite.test_sets, sorted(seeds), progress)
     with ExitStack() as stack:
-        done, known = run_all(suite, plan, storage, progress, stack)
+        done, known = run_all(suite, plan, storage, progress, stack, do=do)
     results = plan.results(done)
     if results and all(result.failed for result in results):
         raise GLoRASearchError(f"every run failed; the last error: {results[-1].error}")
@@ -175,7 +140,13 @@ def compare_suite(
 
 
 def run_all(
-    suite: Suite, agenda: Agenda, storage: str | None, progress: Progress, stack: ExitStack
+    suite: Suite,
+    agenda: Agenda,
+    storage: str | None,
+    progress: Progress,
+    stack: ExitStack,
+    *,
+    do: Doer | None = None,
 ) -> tuple[dict[str, RunResult], Mapping[str, Any]]:
     """Do what is ready until nothing is; all results by key, and the record's attributes.
 
@@ -187,6 +158,7 @@ def run_all(
         storage: As in `glora_search.launch`.
         progress: Where to report.
         stack: Closes the database, and leaves the cluster.
+        do: As in `compare_suite`.
     """
     file = next(iter(suite.files.values()))
     materials = prepare(file, progress)  # trains the backbone, if that has not been done
@@ -206,28 +178,13 @@ def run_all(
     with progress.bar("comparing", agenda.n_runs) as bar:
         told = _Told(bar, agenda)
         told.show(done)
-        for result in _results(lambda: agenda.ready(done), suite.files, file, told, stack):
+        left = partial(agenda.ready, done)
+        results = do(left, told.again) if do else _results(left, suite.files, file, told, stack)
+        for result in results:
             record.add(result.run.key, result.to_json(), value=result.val_loss)
             done[result.run.key] = result
             told.show(done)
     return done, known
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Raise StudyFileError for a method that cannot be compared, or none at all."""
-    unknown = [method for method in methods if method not in PUBLISHED_LR]
-    if unknown or not methods or len(set(methods)) < len(methods):
-        raise StudyFileError(
-            f"methods = {', '.join(methods) or 'none'}: each once, of {', '.join(PUBLISHED_LR)}"
-        )
-
-
-def _digest(file: StudyFile) -> str:
-    """Of all keys that may change a figure: not where runs happen, nor where files go."""
-    table = file.model_dump(
-        mode="json", exclude={"study": {"name", "directory"}, "cluster": True, "export": True}
-    )
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class _Told:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from glora_search.bench.recipes import PUBLISHED_EPOCHS, SWEEP_FACTORS
+from glora_search.bench.suite_plan import default_reference, make_plan
 from glora_search.bench.suites import Base, Suite, domain_suite, few_shot_suite, vtab_suite
 from glora_search.operations.recorded_bench import (
     Comparison,
     compare_suite,
-    default_reference,
-    make_plan,
 )
 from glora_search.stages.progress import Progress, Silent
 from glora_search.study.examples import load_example

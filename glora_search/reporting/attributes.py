@@ -53,22 +53,37 @@ class ExportFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonRow:
-    """One row of the table in which the winner stands beside baselines.
+    """One row of the table in which the search stands beside methods that need none.
 
     Args:
-        what: Which network.
+        what: Which method.
         n_params: Trainable scalars, without the head.
+        seeds: Over which its figures are means; None for a single one.
         val_loss: Nats.
         val_top1: A fraction.
         test_top1: A fraction.
+        test_interval: Its 95% interval over seeds.
+        difference: The difference of its test top-1 to the reference's, with its 95% interval.
     """
 
     what: str
     n_params: int | None
+    seeds: int | None
     val_loss: float | None
     val_top1: float | None
     test_top1: float | None
+    test_interval: Interval | None
+    difference: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +147,12 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
             ComparisonRow(
                 what=str(row.get("what", "")),
                 n_params=_integer(row.get("n_params")),
+                seeds=_integer(row.get("seeds")),
                 val_loss=_number(row.get("val_loss")),
                 val_top1=_number(row.get("val_top1")),
                 test_top1=_number(row.get("test_top1")),
+                test_interval=_interval(row.get("test_interval")),
+                difference=_interval(row.get("difference")),
             )
             for row in (comparison if isinstance(comparison, list) else ())
             if isinstance(row, Mapping)
@@ -199,3 +217,11 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def _interval(value: Any) -> Interval | None:
+    ends = [_number(_mapping(value).get(name)) for name in ("mean", "low", "high")]
+    mean, low, high = ends
+    if mean is None or low is None or high is None:
+        return None
+    return Interval(mean=mean, low=low, high=high)

@@ -39,6 +39,16 @@ def percent_with_error(top1: float | None, n_images: int | None) -> str:
     return f"{100 * top1:.{digits}f} ± {100 * error:.{digits}f} %"
 
 
+def percent_with_interval(mean: float, low: float, high: float) -> str:
+    """`79.0 [77.1, 80.9] %`: a fraction with the ends of its interval."""
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}] %"
+
+
+def points_with_interval(mean: float, low: float, high: float) -> str:
+    """`+1.2 [-0.3, +2.7]`: a difference of two fractions, in points, with its interval's ends."""
+    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def count(number: int | None) -> str:
     """`12345` as `12,345`."""
     return MISSING if number is None else f"{number:,}"

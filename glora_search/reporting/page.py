@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -61,6 +62,8 @@ def render_page(snapshot: Snapshot, *, now: datetime | None = None) -> str:
     environment.filters |= {
         "percent": formatting.percent,
         "with_error": formatting.percent_with_error,
+        "with_interval": lambda found: formatting.percent_with_interval(**asdict(found)),
+        "points": lambda found: formatting.points_with_interval(**asdict(found)),
         "count": formatting.count,
         "loss": formatting.loss,
         "plural": formatting.plural,

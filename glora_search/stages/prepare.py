@@ -32,9 +32,9 @@ from supernet import (
     find_layers,
     train_network,
 )
-from supernet.backbones import head_names, load_checkpoint, load_pretrained
+from supernet.backbones import load_checkpoint, load_pretrained
 from supernet.data import load_search_splits, load_split, load_test_split, missing_classes
-from supernet.fingerprints import fingerprint
+from supernet.fingerprints import backbone_fingerprint
 from supernet.methods import VLoRA
 
 
@@ -120,7 +120,7 @@ def prepare(
         val=val,
         space=space,
         fingerprints={
-            "backbone": _backbone_fingerprint(backbone),
+            "backbone": backbone_fingerprint(backbone),
             "train": train.fingerprint,
             "val": val.fingerprint,
         },
@@ -210,6 +210,8 @@ def _pretrain(
     path = cached_path(file.study.directory / "backbones", identity)
 
     def train_all(checkpointing: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
+        if file.supernet.threads is not None:
+            torch.set_num_threads(file.supernet.threads)
         train_network(
             shrunk or model,
             train.to(device),
@@ -231,10 +233,3 @@ def _pretrain(
         artifacts=artifacts,
     )
     return path
-
-
-def _backbone_fingerprint(backbone: nn.Module) -> str:
-    """Of the weights that do not train: all but the new head, which is a function of the seed."""
-    heads = tuple(f"{name}." for name in head_names(backbone))
-    state = backbone.state_dict()
-    return fingerprint({name: t for name, t in state.items() if not name.startswith(heads)})

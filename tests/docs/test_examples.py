@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 import click
 import pytest
-from tiny_study import study_table, write_study
+import torch
+from tiny_study import ARGS, MODEL, study_table, write_study
 
 from glora_search import export, launch, load_study_file
 from glora_search.cli.commands import cli
 from glora_search.study.reading import parse_study
+from supernet import Architecture
+from supernet.backbones import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +121,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with contextlib.chdir(folder):
         finished = load_study_file(write_study(folder))
         launch(finished, storage="sqlite:///glora-search.db")
-        export("tiny", Path("my-vit"), storage="sqlite:///glora-search.db")
+        for directory, trial in {"my-vit": None, "my-birds": 0, "my-flowers": 1}.items():
+            export("tiny", Path(directory), trial=trial, storage="sqlite:///glora-search.db")
         write_study(folder, study={"name": "tiny", "directory": str(folder / "examples")})
         yield folder
 
@@ -129,9 +133,18 @@ def test_python_runs(
 ) -> None:
     """Each in a namespace of its own, but for one that continues the block before it."""
     variables = namespaces.get(block.page, {}) if block.note == "continues" else {}
+    if block.note == "given: a backbone and images":
+        variables = given()
     namespaces[block.page] = variables
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(block.text, f"{block.page}, block {block.number}", "exec"), variables)
+
+
+def given() -> dict[str, object]:
+    """What a reader has before a block that is too short to make it: the backbone of the study."""
+    architecture = Architecture(MODEL, 3, ARGS)
+    backbone = load_checkpoint(architecture, Path("backbone.safetensors"))
+    return {"backbone": backbone, "images": torch.randn(3, 1, 8, 8)}
 
 
 @pytest.fixture(scope="module")
