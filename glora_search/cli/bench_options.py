@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from glora_search.cli.options import Verb
-from glora_search.cli.output import tell
+from glora_search.cli.output import Output, tell
 
 if TYPE_CHECKING:
     from glora_search.operations.recorded_bench import Comparison
@@ -62,7 +64,7 @@ sweep = click.option("--sweep/--no-sweep", default=True, help="Choose each learn
 out = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the tables as JSON and the picture as HTML.",
+    help="Folder for the tables as JSON and Markdown, and the picture as HTML.",
 )
 
 
@@ -73,13 +75,29 @@ def show(comparison: Comparison, out: Path | None, as_json: bool) -> None:
 
     shown = comparison_output(comparison)
     if out is not None:
-        write(out / "comparison.json", shown.document)
+        write(out, "comparison", shown)
         write_comparison(shown.document, out / "comparison.html")
-        tell(f"written: {out / 'comparison.json'} and {out / 'comparison.html'}")
+        tell(f"written: {out / 'comparison'}.json, .md and .html")
     shown.show(as_json)
 
 
-def write(path: Path, document: Any) -> None:
-    """Write a document as JSON; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+def write(folder: Path, name: str, shown: Output) -> None:
+    """Write what is shown below a folder, as JSON and in Markdown with the command that made it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(shown.document, indent=1) + "\n")
+    known = shown.document.get("versions", {})
+    versions = ", ".join(f"{package} {version}" for package, version in known.items())
+    made = "\n".join(["", f"    {_command()}", *(["", versions] if versions else []), ""])
+    (folder / f"{name}.md").write_text(shown.markdown() + made)
+
+
+def _command() -> str:
+    """As it was given, without the database: its URL changes no figure and may hold a password."""
+    words = iter(sys.argv[1:])
+    kept = ["glora-search"]
+    for word in words:
+        if word == "--storage":
+            next(words, None)
+        elif not word.startswith("--storage="):
+            kept.append(word)
+    return shlex.join(kept)

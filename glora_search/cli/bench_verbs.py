@@ -165,7 +165,7 @@ def offline(
             )
     if power:
         if out is not None:
-            bench_options.write(out / "power.json", shown.document)
+            bench_options.write(out, "power", shown)
         shown.show(as_json)
     else:
         bench_options.show(found, out, as_json)

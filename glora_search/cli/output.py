@@ -30,6 +30,12 @@ class Table:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
 
+    def markdown(self) -> str:
+        """The table in Markdown, its title above it."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        shown = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        return f"{self.title}\n\n{shown}\n"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Table):
@@ -54,6 +60,11 @@ class Output(Table):
             click.echo(json.dumps(self.document, indent=2))
         else:
             self._render()
+
+    def markdown(self) -> str:
+        """All tables and lines in Markdown."""
+        lines = "\n".join(f"- {line}" for line in self.lines)
+        return "\n".join([super().markdown(), f"{lines}\n", *(t.markdown() for t in self.more)])
 
     def _render(self) -> None:
         from rich.console import Console

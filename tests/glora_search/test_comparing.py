@@ -12,6 +12,7 @@ from tiny_study import study, write_study
 from glora_search.bench import schedule
 from glora_search.bench.runs import Run, RunResult
 from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS, offline_suite
+from glora_search.cli import bench_options
 from glora_search.cli.commands import cli
 from glora_search.operations import compare
 from glora_search.operations.recorded_bench import Comparison
@@ -174,9 +175,20 @@ def test_the_command_prints_a_table_and_writes_a_picture(
     document = json.loads((tmp_path / "comparison.json").read_text())
     assert [row["method"] for row in document["rows"]] == list(METHODS)
     assert "NaN" not in (tmp_path / "comparison.json").read_text()
+    lines = (tmp_path / "comparison.md").read_text().splitlines()
+    columns = lines[2].count("|")
+    assert [line.split()[1] for line in lines[4:8]] == list(METHODS)
+    assert {line.count("|") for line in lines[2:8]} == {columns}
     page = (tmp_path / "comparison.html").read_text()
     assert "glora-search" in page
     assert "<script src=" not in page, "it loads nothing"
+
+
+def test_the_command_beside_a_table_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://me:secret@db/studies"
+    for words in (["--storage", url], [f"--storage={url}"]):
+        monkeypatch.setattr("sys.argv", ["x/glora-search", "compare", *words, "--seeds", "2"])
+        assert bench_options._command() == "glora-search compare --seeds 2"
 
 
 @pytest.mark.parametrize("methods", [(), ("lora", "lora"), ("lora", "qlora")])
