@@ -83,7 +83,7 @@ def bench_offline(
     Args:
         methods: Names; all of them if not given.
         tasks: Names of `OFFLINE_TASKS`; all of them, or in quick mode QUICK_TASKS, if not given.
-        seeds: Final runs of each method and task; 5, or in quick mode 2, if not given.
+        seeds: Final runs of each method and task; 5, or in quick mode 3, if not given.
         quick: Fewer tasks, seeds, learning rates and epochs: a first look.
         directory: Where the backbone and the supernets are kept.
         workers: Runs at a time, on Ray; 0 for one after the other in this process.
@@ -156,7 +156,7 @@ def _offline(
     plan = make_plan(
         suite,
         methods,
-        seeds or (2 if quick else 5),
+        seeds or (3 if quick else 5),
         QUICK_EPOCHS if quick else OFFLINE_EPOCHS,
         QUICK_FACTORS if quick else SWEEP_FACTORS,
     )
