@@ -102,7 +102,7 @@ Examples:
 )
 @bench_options.methods
 @bench_options.tasks
-@click.option("--seeds", type=click.IntRange(1), help="[default: 5; with --quick 3, with --power 2]")
+@click.option("--seeds", type=click.IntRange(1), help="[default: 5; --quick: 3; --power: 2]")
 @_quick
 @click.option(
     "--power",
