@@ -19,8 +19,9 @@ demo: setup
 # Many processes of the tests import torch, which takes half as long from compiled files.
 test test-fast: export PYTHONDONTWRITEBYTECODE =
 
+# Three processes for two cores: tests of clusters and servers wait for a third of their time.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Without Ray, database servers and long trainings.
 test-fast: setup
