@@ -53,7 +53,8 @@ def comparison_figure(document: Mapping[str, Any]) -> go.Figure:
     tasks, whole = document["tasks"], document["suite"]["all_tasks"]
     part = f"{len(tasks)}" if document["suite"]["complete"] else f"{len(tasks)} of {len(whole)}"
     mean = f"flat mean of {part} tasks" if len(whole) > 1 else tasks[0]
-    figure.update_xaxes(title="trainable parameters without the head; none is drawn at 1", type="log")
+    parameters = "trainable parameters without the head; none is drawn at 1"
+    figure.update_xaxes(title=parameters, type="log")
     figure.update_yaxes(title=f"test top-1, {mean}, %, with 95% intervals")
     figure.update_layout(width=960, height=600, title=document["name"])
     return figure
