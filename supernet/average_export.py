@@ -3,13 +3,11 @@
     mean W = W0 + W0 * mean(A) + mean(B)
     mean b = b0 + b0 * mean(D) + mean(E) + W0 mean(C)         (* elementwise, broadcast)
 
-Subnets of one supernet share its support tensors, so the mean of one has few columns. Ranks nest:
-where a share s_j of the subnets uses column j of A, these are (down * s) @ up. All their vectors
-and constants make one column v more, times a row of ones. So the average is a configuration of
-GLoRA with an adapter like any other:
-
-    A, B      none, a constant, a vector, or (down * s | v) @ (up / 1 ... 1)
-    C, D, E   none, a constant, or a vector: a product of C is a vector too
+A and B: ranks nest, so the mean of low-rank choices is (down * s) @ up, where s_j is the share of
+the subnets that use column j. The mean v of vectors and constants is one more column of `down`,
+with a row of ones in `up`. C, D, E: the mean is a vector; a product of C is a vector too. What all
+subnets leave at `none` stays so, and constants alone stay a constant. So the average is itself a
+configuration of GLoRA, with an adapter like any other.
 
 Legend: `i` in_features, `o` out_features, `r` rank.
 """

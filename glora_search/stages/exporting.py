@@ -283,7 +283,7 @@ def _val_figures(
 ) -> tuple[Figures, Figures | None]:
     """The figures to show, and those of the search where they are others.
 
-    The search has none of an average, so its network runs over the validation split here.
+    No search measured an average, so its network runs over the validation split here.
     """
     if chosen.average_of:
         return _measured(materials, merged, materials.val), None
@@ -351,7 +351,7 @@ def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Exp
             n_params=found["n_params"],
             missing_in_test=tuple(found.get(MISSING_IN_TEST, ())),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not an export of ours: writing there is refused
 
 

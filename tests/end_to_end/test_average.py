@@ -136,6 +136,11 @@ def test_a_resume_tells_averages_apart(launched: Launched, tmp_path: Path) -> No
         with pytest.raises(ExportError, match="not an empty directory"):
             resume("tiny", overrides=[f"export.average={n}"], storage=launched.storage)
     assert {path.name: path.stat().st_mtime_ns for path in there.iterdir()} == before
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "subnet.json").write_text("[]")
+    foreign = f"export.directory='{tmp_path / 'foreign'}'"
+    with pytest.raises(ExportError, match="not an empty directory"):
+        resume("tiny", overrides=[foreign], storage=launched.storage)
     overrides = ["export.average=2", f"export.directory='{tmp_path / 'two'}'"]
     two = resume("tiny", overrides=overrides, storage=launched.storage)
     assert found(two.outcomes) == found(launched.result.outcomes)
