@@ -160,7 +160,9 @@ def _study_lines(study: StudyStatus) -> list[str]:
                 "search's, in bf16"
             )
     if study.export:
-        lines.append(f"exported  {study.export['directory']}")
+        n_averaged = len(study.export.get("average_of", ()))
+        what = f"  (average of {n_averaged} subnets)" if n_averaged else ""
+        lines.append(f"exported  {study.export['directory']}{what}")
         if kept := study.export.get("artifact"):
             lines.append(f"kept      {kept}")
     return lines

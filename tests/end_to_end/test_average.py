@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from tiny_study import N_SUBNETS, found, study, study_table
 
 from glora_search.cli.commands import main
-from glora_search.cli.study_tables import export_output, search_output
+from glora_search.cli.study_tables import export_output, search_output, study_output
 from glora_search.operations.exporting import export
 from glora_search.operations.launching import SearchResult, launch, resume
+from glora_search.operations.status import study_status
 from glora_search.recording import Database
 from glora_search.stages.progress import Silent
 from glora_search.study.errors import StudyFileError
@@ -97,6 +98,8 @@ def test_a_launch_exports_the_average_that_its_file_asks_for(launched: Launched)
     assert (shown.columns[0], shown.rows[0][0]) == ("export", "average of 3 subnets")
     assert shown.rows[0][2] == f"{exported.val.loss:.4f}"
     assert shown.document["export"]["average_of"] == list(exported.average_of)
+    status = study_output(study_status("tiny", launched.storage))
+    assert f"exported  {exported.directory}  (average of 3 subnets)" in status.lines
 
 
 def test_the_key_does_not_change_what_a_search_finds(launched: Launched, tmp_path: Path) -> None:

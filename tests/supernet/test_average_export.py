@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,16 +159,25 @@ def test_the_average_of_one_is_its_export(storage: Storage) -> None:
             assert all(torch.equal(average.adapter[key], single.adapter[key]) for key in alike)
 
 
+@dataclass(frozen=True, eq=False)
+class RandomImages:
+    """What a split needs for a comparison of logits."""
+
+    images: Tensor
+
+    def batches(self, batch_size: int) -> list[tuple[Tensor, None]]:
+        return [(self.images, None)]
+
+
 @pytest.mark.parametrize("family", ["digits", "ViT without qkv bias", "EVA"])
 def test_the_logit_difference_is_that_of_the_unmerged_adapter(family: str) -> None:
     """Small where the network is the average; and it is seen where it is not."""
     supernet = trained(family)
     subnets = subnets_of(supernet.space)
     exportable = average_export(supernet, subnets)
-    split = digits()[1]
-    if family != "digits":  # other images: the split's are too small
-        images = images_for(exportable.network)
-        split = type("Images", (), {"batches": lambda *_: [(images, None)]})()
+    split: Any = digits()[1]
+    if family != "digits":
+        split = RandomImages(images_for(exportable.network))
     assert exportable.logit_difference(split) < 1e-3
     with torch.no_grad():
         next(m for m in exportable.network.modules() if isinstance(m, torch.nn.Linear)).weight += 1
