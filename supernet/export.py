@@ -1,8 +1,8 @@
 """Export: a merged network as timm writes it, and beside it what was trained and what is known of
 it.
 
-What is exported is an `Exportable`. Today there is one maker of it, `subnet_export`; another thing
-to export, such as an average of several subnets, is one more function that returns one.
+What is exported is an `Exportable`: a subnet is one by `subnet_export`, the average of several by
+`supernet.average_export`. Another thing to export is one more function that returns one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ def check_export_directory(directory: Path) -> None:
         )
 
 
-@torch.inference_mode()
 def largest_logit_difference(
     supernet: Supernet,
     model: nn.Module,
@@ -91,22 +90,32 @@ def largest_logit_difference(
         split: Images on which to compare, all of them.
         batch_size: Images a forward.
     """
-    device = next(model.parameters()).device
     active, training = supernet.active_subnet, supernet.training
     supernet.set_active_subnet(subnet)
     supernet.eval()
     try:
-        largest = 0.0
-        for images, _ in split.batches(batch_size):
-            images = images.to(device)
-            difference = (supernet(images) - model(images)).abs().max().item()
-            if not difference <= float("inf"):
-                return float("nan")
-            largest = max(largest, difference)
-        return largest
+        return logit_difference(supernet, model, split, batch_size=batch_size)
     finally:
         supernet.set_active_subnet(active)
         supernet.train(training)
+
+
+@torch.inference_mode()
+def logit_difference(
+    first: nn.Module, second: nn.Module, split: Split, *, batch_size: int = 64
+) -> float:
+    """The largest absolute difference between the logits of two networks on all images of a split;
+    NaN where there is one that is no number.
+    """
+    device = next(second.parameters()).device
+    largest = 0.0
+    for images, _ in split.batches(batch_size):
+        images = images.to(device)
+        difference = (first(images) - second(images)).abs().max().item()
+        if not difference <= float("inf"):
+            return float("nan")
+        largest = max(largest, difference)
+    return largest
 
 
 def plain_network(merged: nn.Module, architecture: Architecture) -> nn.Module:

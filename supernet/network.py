@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -171,11 +171,47 @@ class Supernet(AdaptedNetwork):
         self.space.validate(subnet)
         model = copy.deepcopy(self.plain())
         self.merge_into(model, subnet, dtype=dtype)
+        self._drop_unused_biases(model, [subnet])
+        return model.requires_grad_(False)
+
+    @torch.no_grad()
+    def merge_average(self, subnets: Sequence[SubnetConfig]) -> nn.Module:
+        """A plain, independent copy of the backbone whose weights are the means of those of
+        `merge(subnet)`, taken in float64. A bias that a merged subnet lacks counts as zero.
+
+        Args:
+            subnets: One or more of this supernet's space; one that is there twice counts twice.
+
+        Raises:
+            InvalidConfigError: There are none, or one does not belong to the space.
+        """
+        if not subnets:
+            raise InvalidConfigError("no subnets are given: nothing to average")
+        for subnet in subnets:
+            self.space.validate(subnet)
+        model = copy.deepcopy(self.plain())
+        for name, layer in self.layers.items():
+            linear = _linear(model, name)
+            weight = torch.zeros_like(linear.weight, dtype=torch.float64)
+            bias = torch.zeros(layer.out_features, dtype=torch.float64, device=weight.device)
+            for subnet in subnets:
+                merged, added = layer.merged_tensors(subnet.layers[name])
+                weight += merged
+                if added is not None:
+                    bias += added
+            linear.weight.copy_(weight / len(subnets))
+            if linear.bias is not None:
+                linear.bias.copy_(bias / len(subnets))
+        self._drop_unused_biases(model, subnets)
+        return model.requires_grad_(False)
+
+    def _drop_unused_biases(self, model: nn.Module, subnets: Iterable[SubnetConfig]) -> None:
+        """Take away the biases that `plain` has added, unless one of `subnets` uses one of them."""
         unbiased = [name for name, layer in self.layers.items() if layer.bias is None]
-        if not any(subnet.layers[n].C != "none" or subnet.layers[n].E != "none" for n in unbiased):
+        configs = [subnet.layers[name] for subnet in subnets for name in unbiased]
+        if all(config.C == config.E == "none" for config in configs):
             for name in unbiased:
                 _linear(model, name).register_parameter("bias", None)
-        return model.requires_grad_(False)
 
     def _may_add_bias(self, name: str) -> bool:
         return any(

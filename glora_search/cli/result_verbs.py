@@ -55,11 +55,12 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
 
 
 @click.command(
-    short_help="Write a subnet as a plain vision transformer.",
+    short_help="Write a subnet, or an average, as a plain vision transformer.",
     epilog="""\b
 Examples:
   glora-search export my-study --out my-vit
   glora-search export my-study --trial 42 --out my-vit-42
+  glora-search export my-study --average 10 --out my-average
 """,
 )
 @click.argument("name")
@@ -69,17 +70,40 @@ Examples:
     required=True,
     help="Where to write: a directory that is new or empty.",
 )
-@click.option("--trial", type=int, help="Number of the trial. [default: the best]")
+@click.option(
+    "--trial",
+    type=int,
+    help="Number of the trial. [default: the best, or as export.average of the study says]",
+)
+@click.option(
+    "--average",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Average the merged weights of the K best subnets instead.",
+)
 @options.storage
 @options.as_json
-def export(name: str, out: Path, trial: int | None, storage: str | None, as_json: bool) -> None:
-    """Write a subnet as a plain vision transformer that timm alone can load."""
+def export(
+    name: str,
+    out: Path,
+    trial: int | None,
+    average: int | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Write a subnet, or the average of several, as a plain vision transformer that timm alone can
+    load.
+    """
+    if trial is not None and average is not None:
+        raise click.UsageError("--trial and --average exclude each other")
     tell_of_loading()
     from glora_search.cli.progress_bars import for_stderr
     from glora_search.cli.study_tables import export_output
-    from glora_search.operations import export as export_trial
+    from glora_search.operations import export as export_study
 
-    exported = export_trial(name, out, trial=trial, storage=storage, progress=for_stderr())
+    exported = export_study(
+        name, out, trial=trial, average=average, storage=storage, progress=for_stderr()
+    )
     export_output(exported).show(as_json)
 
 

@@ -27,7 +27,8 @@ def search_output(result: SearchResult) -> Output:
     exported = result.export.summary()
     failed = sum(outcome.failed for outcome in result.outcomes)
     evaluated = len(result.outcomes) - failed
-    winner, val, test = result.export.outcome, result.export.val, result.export.test
+    val, test = result.export.val, result.export.test
+    kind = "export" if result.export.average_of else "winner"
     return Output(
         document={
             "study": result.name,
@@ -36,11 +37,11 @@ def search_output(result: SearchResult) -> Output:
             "export": exported,
         },
         title=f"{result.name}: {evaluated} subnets evaluated, {failed} failed",
-        columns=("winner", "parameters", "val loss", "val top-1", "test top-1"),
+        columns=(kind, "parameters", "val loss", "val top-1", "test top-1"),
         rows=[
             (
-                f"trial {exported['trial']}",
-                f"{winner.candidate.n_params:,}",
+                result.export.what,
+                f"{exported['n_params']['adapter']:,}",
                 number(val.loss, 4),
                 number(val.top1, 3),
                 number(None if test is None else test.top1, 3),
@@ -159,7 +160,9 @@ def _study_lines(study: StudyStatus) -> list[str]:
                 "search's, in bf16"
             )
     if study.export:
-        lines.append(f"exported  {study.export['directory']}")
+        n_averaged = len(study.export.get("average_of", ()))
+        what = f"  (average of {n_averaged} subnets)" if n_averaged else ""
+        lines.append(f"exported  {study.export['directory']}{what}")
         if kept := study.export.get("artifact"):
             lines.append(f"kept      {kept}")
     return lines
@@ -169,7 +172,7 @@ def _export_lines(exported: Export) -> list[str]:
     """Where an export is, and how to load it."""
     kept = [] if exported.artifact is None else [f"kept      {exported.artifact}"]
     return [
-        f"exported  {exported.directory}  (trial {exported.trial}; merged and unmerged logits "
+        f"exported  {exported.directory}  ({exported.what}; merged and unmerged logits "
         f"differ by at most {exported.logit_difference:.1e})",
         *kept,
         f'load it   timm.create_model("local-dir:{exported.directory}", pretrained=True)',

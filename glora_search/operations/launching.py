@@ -1,4 +1,4 @@
-"""Launch a study, and resume it: both end with the winner's export."""
+"""Launch a study, and resume it: both end with an export, of the winner by default."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from glora_search.recording.storage_url import driver_url, parse_url
 from glora_search.stages.exporting import (
     Chosen,
     Export,
-    chosen_trial,
+    chosen_average,
     existing_export,
-    export_trial,
+    export_chosen,
     study_of,
 )
 from glora_search.stages.prepare import Materials, check_fingerprints, prepare
@@ -53,7 +53,7 @@ class SearchResult:
         name: The study.
         outcomes: All of them, sorted by generation and index.
         winner: The best of them; where they were measured in bf16, of the finalists in float32.
-        export: The winner's export.
+        export: The winner's export, or that of the average of the best.
         materials: Backbone, data and space that it was made of.
         supernet: The trained supernet.
     """
@@ -72,7 +72,7 @@ def launch(
     storage: str | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Train (or reuse) the supernet, search it, and export the winner.
+    """Train (or reuse) the supernet, search it, and export the winner or an average.
 
     Args:
         study: A study file's path, or what `glora_search.study.reading.load_study_file` made of it.
@@ -249,8 +249,8 @@ def _drive(
     if precision != "fp32" and file.search.finalists:
         rescore_finalists(record, trials, materials, supernet, progress)
     record.set_attribute("status", "exporting")
-    winner = chosen_trial(record, trials, None)
-    exported = _export_winner(record, winner, materials, supernet, progress)
+    chosen = chosen_average(record, trials, file.export.average)
+    exported = _export_at_end(record, chosen, materials, supernet, progress)
     record.set_attribute("export", exported.summary())
     record.set_attribute("status", "complete")
     return SearchResult(
@@ -263,15 +263,15 @@ def _drive(
     )
 
 
-def _export_winner(
+def _export_at_end(
     record: StudyRecord,
     chosen: Chosen,
     materials: Materials,
     supernet: Supernet,
     progress: Progress,
 ) -> Export:
-    """The winner's export, made unless it is there. It and the supernet are put among the
-    artifacts.
+    """The export that ends a search, made unless it is there. It and the supernet are put among
+    the artifacts.
     """
     file, artifacts, name = materials.file, materials.artifacts, _export_name(record.name)
     path, _ = supernet_file(materials)
@@ -281,7 +281,7 @@ def _export_winner(
     target = file.export_directory
     if artifacts.fetch_folder(name, target, EXPORT_FILES):
         progress.note(f"fetched {artifacts.at(name)}")
-    exported = existing_export(target, record, chosen) or export_trial(
+    exported = existing_export(target, record, chosen) or export_chosen(
         record, chosen, target, materials, supernet, progress
     )
     artifacts.put_folder(target, name, EXPORT_FILES)

@@ -37,7 +37,8 @@ class ExportFacts:
 
     Args:
         directory: Where it lies.
-        trial: Optuna's number of the subnet.
+        trial: Optuna's number of the subnet; None for an average.
+        n_averaged: Of how many subnets it is the average; 0 where it is a single one.
         val: On the split that the search optimised on.
         test: On the split that nothing was chosen on; None where there is none.
         logit_difference: The largest between subnet and merged model, on the val images.
@@ -46,6 +47,7 @@ class ExportFacts:
 
     directory: str | None
     trial: int | None
+    n_averaged: int = 0
     val: SplitScore | None
     test: SplitScore | None
     logit_difference: float | None
@@ -166,11 +168,12 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
 def _export(value: Any) -> ExportFacts | None:
     if not isinstance(value, Mapping) or not value:
         return None
-    directory = value.get("directory")
+    directory, averaged = value.get("directory"), value.get("average_of")
     counts = {key: _integer(n) for key, n in _mapping(value.get("n_params")).items()}
     return ExportFacts(
         directory=directory if isinstance(directory, str) else None,
         trial=_integer(value.get("trial")),
+        n_averaged=len(averaged) if isinstance(averaged, list) else 0,
         val=_score(value.get("val")),
         test=_score(value.get("test")),
         logit_difference=_number(value.get("logit_difference")),

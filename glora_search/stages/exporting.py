@@ -1,4 +1,4 @@
-"""Export one trial: merge its subnet, verify it, measure it on the test split, and write it."""
+"""Export a trial, or the average of several: merge, verify, measure on the test split, write."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from glora_search.stages.prepare import Materials, missing_note
 from glora_search.stages.progress import Progress
 from glora_search.stages.provenance import versions
 from glora_search.study.attributes import MISSING_IN_TEST
-from glora_search.study.finalists import Finalist, from_attributes, winner_of
+from glora_search.study.finalists import Finalist, best_trials, from_attributes, winner_of
 from glora_search.study.outcomes import Outcome
 from glora_search.study.reading import stored_study
 from glora_search.study.study_file import StudyFile
 from supernet import Precision, Supernet, evaluate_model
-from supernet.data import missing_classes
+from supernet.average_export import average_export
+from supernet.data import Split, missing_classes
 from supernet.errors import DataError, ExportError
-from supernet.export import subnet_export, write_export
+from supernet.export import Exportable, subnet_export, write_export
 
 _log = logging.getLogger(__name__)
 
@@ -40,17 +41,36 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A trial that is to be exported.
+    """A trial that is to be exported, or several whose average is.
 
     Args:
-        trial: Optuna's number.
-        outcome: Its record.
-        final: Its figures in float32, where the search measured in bf16 and it was a finalist.
+        trials: Optuna's numbers, best first, and their records.
+        final: The figures in float32 of a single trial, where the search measured in bf16 and it
+            was a finalist.
     """
 
-    trial: int
-    outcome: Outcome
+    trials: Mapping[int, Outcome]
     final: Finalist | None = None
+
+    @property
+    def best(self) -> Outcome:
+        """The record of the first."""
+        return next(iter(self.trials.values()))
+
+    @property
+    def trial(self) -> int | None:
+        """The number of a single trial; None for an average."""
+        return None if self.average_of else next(iter(self.trials))
+
+    @property
+    def average_of(self) -> tuple[int, ...]:
+        """The numbers of an average's trials; none for a single one."""
+        return tuple(self.trials) if len(self.trials) > 1 else ()
+
+    @property
+    def digests(self) -> list[str]:
+        """Those of the subnets."""
+        return [outcome.candidate.subnet.digest for outcome in self.trials.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +79,23 @@ class Export:
 
     Args:
         directory: Where it is.
-        trial: Optuna's number of the exported subnet.
-        outcome: Its record.
-        val: Its numbers on the validation split, in float32 where they were measured so.
+        trial: Optuna's number of the exported subnet; None for an average.
+        average_of: The numbers of an average's subnets, best first; none for a single one.
+        outcome: The record of the subnet; of an average, that of the best of its subnets.
+        val: Its numbers on the validation split, in float32 where they were measured so. Those of
+            an average are its own.
         val_in_search: Those by which the search went, where they are others; else None.
         test: Its numbers on the test split; None where the data set has none.
         logit_difference: The largest absolute one between subnet and merged model on validation
-            images.
+            images; of an average, between its adapter and its network.
         n_params: Scalars of `adapter`, `head` and `merged_model`.
         missing_in_test: Classes of the training split that the test split has no image of.
         artifact: Where it is kept besides; None where it is not.
     """
 
     directory: Path
-    trial: int
+    trial: int | None
+    average_of: tuple[int, ...] = ()
     outcome: Outcome
     val: Figures
     val_in_search: Figures | None = None
@@ -82,11 +105,19 @@ class Export:
     missing_in_test: tuple[str, ...] = ()
     artifact: str | None = None
 
+    @property
+    def what(self) -> str:
+        """What it is, in words."""
+        if self.average_of:
+            return f"average of {len(self.average_of)} subnets"
+        return f"trial {self.trial}"
+
     def summary(self) -> dict[str, Any]:
         """What is stored with the study, and shown."""
         return {
             "directory": str(self.directory),
             "trial": self.trial,
+            "average_of": list(self.average_of),
             "val": asdict(self.val),
             "val_in_search": _optional(self.val_in_search),
             "test": _optional(self.test),
@@ -102,7 +133,31 @@ def study_of(record: StudyRecord) -> StudyFile:
     return stored_study(record.attributes["study"])
 
 
-def chosen_trial(record: StudyRecord, trials: Mapping[int, Outcome], trial: int | None) -> Chosen:
+def chosen_average(record: StudyRecord, trials: Mapping[int, Outcome], n: int) -> Chosen:
+    """The `n` best trials, whose average is to be exported; for 1 the winner.
+
+    Args:
+        record: The study.
+        trials: All of its trials, by Optuna's number.
+        n: How many.
+
+    Raises:
+        ExportError: There are not so many.
+    """
+    if n == 1:
+        return chosen_trial(record, trials)
+    best = best_trials(trials, record.objectives, from_attributes(record.attributes))
+    if not 2 <= n <= len(best):
+        raise ExportError(
+            f"cannot average {n} subnets: study {record.name!r} has {len(best)} evaluated ones; "
+            "accepted: from 2 to that number"
+        )
+    return Chosen(trials={number: trials[number] for number in best[:n]})
+
+
+def chosen_trial(
+    record: StudyRecord, trials: Mapping[int, Outcome], trial: int | None = None
+) -> Chosen:
     """The trial to export: `trial` if it can be, the winner for None.
 
     Args:
@@ -126,10 +181,10 @@ def chosen_trial(record: StudyRecord, trials: Mapping[int, Outcome], trial: int 
     if outcome.failed:
         raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
     final = next((f for f in finalists if f.trial == trial), None)
-    return Chosen(trial=trial, outcome=outcome, final=final)
+    return Chosen(trials={trial: outcome}, final=final)
 
 
-def export_trial(
+def export_chosen(
     record: StudyRecord,
     chosen: Chosen,
     out: Path,
@@ -137,11 +192,11 @@ def export_trial(
     supernet: Supernet,
     progress: Progress,
 ) -> Export:
-    """Merge one trial's subnet, compare it with the unmerged one, measure it on test, and write it.
+    """Merge what was chosen, compare it with the unmerged one, measure it on test, and write it.
 
     Args:
         record: The study.
-        chosen: What `chosen_trial` gave.
+        chosen: What `chosen_trial` or `chosen_average` gave.
         out: A directory that is new or empty.
         materials: Of the study.
         supernet: Trained.
@@ -152,21 +207,20 @@ def export_trial(
             cannot be written.
     """
     file = materials.file
-    outcome = chosen.outcome
-    exportable = subnet_export(supernet, outcome.candidate.subnet)
+    exportable = _exportable(supernet, chosen)
     difference = exportable.logit_difference(materials.val)
     if not difference <= file.export.tolerance:
         raise ExportError(
-            f"the merged model differs from its subnet by {difference:.2g} in a logit of the "
+            f"the merged model differs from the unmerged one by {difference:.2g} in a logit of the "
             f"validation images; export.tolerance is {file.export.tolerance:g}. Nothing was written"
         )
     attributes = record.attributes
-    precision = attributes.get("precision", file.search.precision)
-    val, val_in_search = _val_figures(chosen, len(materials.val), precision)
+    val, val_in_search = _val_figures(record, chosen, materials, exportable.network)
     test, missing_in_test = _test_evaluation(materials, exportable.network, progress)
+    n_head = sum(t.numel() for t in supernet.head_state().values())
     n_params = {
-        "adapter": outcome.candidate.n_params,
-        "head": sum(t.numel() for t in supernet.head_state().values()),
+        "adapter": sum(t.numel() for t in exportable.adapter.values()) - n_head,
+        "head": n_head,
         "merged_model": sum(p.numel() for p in exportable.network.parameters()),
     }
     write_export(
@@ -177,10 +231,7 @@ def export_trial(
         class_names=materials.val.class_names,
         record={
             "study": record.name,
-            "trial": chosen.trial,
-            "generation": outcome.candidate.generation,
-            "index": outcome.candidate.index,
-            "digest": outcome.candidate.subnet.digest,
+            **_identity(chosen, exportable),
             "val": asdict(val),
             "val_in_search": _optional(val_in_search),
             "test": _optional(test),
@@ -195,7 +246,8 @@ def export_trial(
     return Export(
         directory=out,
         trial=chosen.trial,
-        outcome=outcome,
+        average_of=chosen.average_of,
+        outcome=chosen.best,
         val=val,
         val_in_search=val_in_search,
         test=test,
@@ -205,11 +257,39 @@ def export_trial(
     )
 
 
+def _exportable(supernet: Supernet, chosen: Chosen) -> Exportable:
+    subnets = [outcome.candidate.subnet for outcome in chosen.trials.values()]
+    if chosen.average_of:
+        return average_export(supernet, subnets)
+    return subnet_export(supernet, subnets[0])
+
+
+def _identity(chosen: Chosen, exportable: Exportable) -> dict[str, Any]:
+    """Which trial subnet.json is about, or which ones."""
+    if chosen.average_of:
+        averaged = zip(chosen.average_of, exportable.origin["average_of"], strict=True)
+        return {"average_of": [{"trial": trial, **subnet} for trial, subnet in averaged]}
+    candidate = chosen.best.candidate
+    return {
+        "trial": chosen.trial,
+        "generation": candidate.generation,
+        "index": candidate.index,
+        "digest": candidate.subnet.digest,
+    }
+
+
 def _val_figures(
-    chosen: Chosen, n_images: int, precision: Precision
+    record: StudyRecord, chosen: Chosen, materials: Materials, merged: torch.nn.Module
 ) -> tuple[Figures, Figures | None]:
-    """The figures to show, and those of the search where they are others."""
-    outcome, final = chosen.outcome, chosen.final
+    """The figures to show, and those of the search where they are others.
+
+    No search measured an average, so its network runs over the validation split here.
+    """
+    if chosen.average_of:
+        return _measured(materials, merged, materials.val), None
+    n_images = len(materials.val)
+    precision = record.attributes.get("precision", materials.file.search.precision)
+    outcome, final = chosen.best, chosen.final
     assert outcome.top1 is not None, "a failed trial is not chosen"
     assert outcome.loss is not None, "a failed trial is not chosen"
     searched = Figures(top1=outcome.top1, loss=outcome.loss, n_images=n_images, precision=precision)
@@ -235,30 +315,35 @@ def _test_evaluation(
         return None, ()
     if missing := missing_classes(materials.train, test):
         progress.note(missing_note("test", missing))
+    return _measured(materials, merged, test), missing
+
+
+def _measured(materials: Materials, merged: torch.nn.Module, split: Split) -> Figures:
+    """A merged network's figures on a split, in float32."""
     device = next(merged.parameters()).device
     batch_size = materials.file.search.batch_size
-    evaluation = evaluate_model(merged, test.to(device), batch_size=batch_size)
-    figures = Figures(top1=evaluation.top1, loss=evaluation.loss, n_images=evaluation.n_images)
-    return figures, missing
+    evaluation = evaluate_model(merged, split.to(device), batch_size=batch_size)
+    return Figures(top1=evaluation.top1, loss=evaluation.loss, n_images=evaluation.n_images)
 
 
 def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Export | None:
-    """The export of this trial that stands in `directory` already: its writing is all or
-    nothing.
+    """The export of this trial, or of this average, that stands in `directory` already: its writing
+    is all or nothing.
     """
     text = directory / "subnet.json"
     if not text.is_file():
         return None
     try:
         found = json.loads(text.read_text())
-        digest = chosen.outcome.candidate.subnet.digest
-        mine = (record.name, digest, record.attributes["fingerprints"])
-        if (found["study"], found["digest"], found["fingerprints"]) != mine:
+        mine = (record.name, chosen.digests, record.attributes["fingerprints"])
+        digests = [subnet["digest"] for subnet in found.get("average_of", [found])]
+        if (found["study"], digests, found["fingerprints"]) != mine:
             return None
         return Export(
             directory=directory,
             trial=chosen.trial,
-            outcome=chosen.outcome,
+            average_of=chosen.average_of,
+            outcome=chosen.best,
             val=Figures(**found["val"]),
             val_in_search=_figures(found.get("val_in_search")),
             test=_figures(found["test"]),
@@ -266,7 +351,7 @@ def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Exp
             n_params=found["n_params"],
             missing_in_test=tuple(found.get(MISSING_IN_TEST, ())),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not an export of ours: writing there is refused
 
 

@@ -75,6 +75,20 @@ def winner_of(
     return min(complete, key=lambda number: objectives.rank(trials[number]), default=None)
 
 
+def best_trials(
+    trials: Mapping[int, Outcome], objectives: Objectives, finalists: Sequence[Finalist]
+) -> list[int]:
+    """The numbers of the trials that did not fail, best first.
+
+    Finalists come first, in the order of their float32 figures; those that failed then are left
+    out.
+    """
+    scored = [f.trial for f in finalists if f.loss is not None and f.trial in trials]
+    known = {finalist.trial for finalist in finalists}
+    others = [n for n, outcome in trials.items() if not outcome.failed and n not in known]
+    return scored + sorted(others, key=lambda number: objectives.rank(trials[number]))
+
+
 def to_attribute(finalists: Iterable[Finalist]) -> list[dict[str, Any]]:
     """What is stored with the study."""
     return [asdict(finalist) for finalist in finalists]

@@ -87,3 +87,4 @@ class ExportSection(Section):
 
     directory: AbsolutePath | None = None
     tolerance: Positive = 1e-3
+    average: Count = 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationInfo, field_validator
+
 from glora_search.study.data_sections import DataSection
 from glora_search.study.network_sections import BackboneSection, SpaceSection, SupernetSection
 from glora_search.study.place_sections import ClusterSection, ExportSection, StudySection
@@ -29,6 +31,19 @@ class StudyFile(Section):
     cluster: ClusterSection = ClusterSection()
     export: ExportSection = ExportSection()
 
+    @field_validator("export")
+    @classmethod
+    def _average_fits(cls, value: ExportSection, info: ValidationInfo) -> ExportSection:
+        search = info.data.get("search")
+        if search is not None:
+            most = search.population * (search.generations + 1)
+            if value.average > most:
+                raise ValueError(
+                    f"average must be at most {most}, the subnets of the search; "
+                    f"got {value.average}"
+                )
+        return value
+
     @property
     def run_directory(self) -> Path:
         """The folder of this study's files."""
@@ -36,7 +51,7 @@ class StudyFile(Section):
 
     @property
     def export_directory(self) -> Path:
-        """Where the winner is exported at the end of the search."""
+        """Where the winner, or the average, is exported at the end of the search."""
         return self.export.directory or self.run_directory / "export"
 
     def to_json(self) -> str:

@@ -303,7 +303,7 @@ def test_the_directory_is_lost_after_the_search(
         raise AssertionError("it trains, or exports, again")
 
     monkeypatch.setattr(supernet_stage, "train_supernet", never)
-    monkeypatch.setattr("glora_search.operations.launching.export_trial", never)
+    monkeypatch.setattr("glora_search.operations.launching.export_chosen", never)
     shutil.rmtree(tmp_path / "runs")
     progress = StopsAfter()
     second = resume("tiny", storage=storage(tmp_path), progress=progress)

@@ -23,6 +23,7 @@ from glora_search.stages import searching as search_stage
 from glora_search.study.finalists import (
     Finalist,
     Scores,
+    best_trials,
     from_attributes,
     score_finalists,
     to_attribute,
@@ -90,6 +91,17 @@ def test_a_finalist_that_fails_comes_last() -> None:
     assert winner_of(TRIALS, BY_LOSS, finalists) == 3
     everyone_failed = [finalists[1]]
     assert winner_of(TRIALS, BY_LOSS, everyone_failed) == 1
+
+
+def test_the_best_trials_are_ranked_as_the_winner_is() -> None:
+    """Finalists come first, and what failed, in the search or in float32, is left out."""
+    assert best_trials(TRIALS, BY_LOSS, []) == [1, 3, 0, 4]
+    assert best_trials(TRIALS, BY_TOP1, []) == [3, 4, 1, 0]
+    finalists = score_finalists(TRIALS, BY_LOSS, 3, scoring(TRIALS, EXACT))
+    assert best_trials(TRIALS, BY_LOSS, finalists) == [0, 1, 3, 4]
+    table = {**EXACT, 1: ArithmeticError("not finite")}
+    finalists = score_finalists(TRIALS, BY_LOSS, 2, scoring(TRIALS, table))
+    assert best_trials(TRIALS, BY_LOSS, finalists) == [3, 0, 4]
 
 
 def test_finalists_survive_the_database(tmp_path: Path) -> None:

@@ -261,6 +261,16 @@ def test_export_of_another_trial_is_not_taken_for_the_winner(tmp_path: Path) -> 
     assert "winner’s test top-1" not in page.words  # noqa: RUF001
 
 
+def test_export_of_an_average_is_told_from_the_winner(tmp_path: Path) -> None:
+    average = {**ATTRIBUTES["export"], "trial": None, "average_of": [28, 5, 3]}
+    with recorded(tmp_path, outcomes(30), attributes={**ATTRIBUTES, "export": average}) as record:
+        write_report(record, tmp_path / "report.html")
+    page = Page.read(tmp_path / "report.html")
+    assert "The average of the 3 best subnets was merged into a plain network" in page.words
+    assert "the average of the 3 best subnets, which was exported, has a top-1 of" in page.words
+    assert "winner’s test top-1" not in page.words  # noqa: RUF001
+
+
 def test_study_that_is_running_says_who_drives_it(tmp_path: Path) -> None:
     with recorded(tmp_path, outcomes(5), attributes={"status": "searching"}) as record:
         with record.hold():
