@@ -53,9 +53,10 @@ def _row(row: Row, reference: str) -> tuple[str, ...]:
     difference = "-"
     if row.method != reference and row.difference is not None:
         found = row.difference
-        low, high = 100 * found.low, 100 * found.high
-        shown = f"[{low:+.1f}, {high:+.1f}]" if found.low == found.low else "[one seed]"
-        difference = f"{100 * found.mean:+.1f} {shown}"
+        difference = "one seed"  # without an interval a difference says nothing
+        if found.low == found.low:
+            low, high = 100 * found.low, 100 * found.high
+            difference = f"{100 * found.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
     return (
         row.method,
         str(row.n_runs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from tiny_study import study, write_study
 from glora_search.bench import schedule
 from glora_search.bench.runs import Run, RunResult
 from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS, offline_suite
+from glora_search.bench.table import comparison
 from glora_search.cli import bench_options
+from glora_search.cli.bench_tables import comparison_output
 from glora_search.cli.commands import cli
 from glora_search.operations import compare
 from glora_search.operations.recorded_bench import Comparison
@@ -182,6 +185,17 @@ def test_the_command_prints_a_table_and_writes_a_picture(
     page = (tmp_path / "comparison.html").read_text()
     assert "glora-search" in page
     assert "<script src=" not in page, "it loads nothing"
+
+
+def test_no_difference_is_shown_without_its_interval(compared: Comparison) -> None:
+    """With one seed there is none: the difference stays out of the table."""
+    results = [result for result in compared.results if result.run.seed == 0]
+    one_seed = replace(
+        compared, rows=comparison(results, METHODS, "linear", compared.layout), results=results
+    )
+    shown = [row[6] for row in comparison_output(one_seed).rows]
+    assert shown == ["-", *["one seed"] * 3]
+    assert all("[" in row[6] for row in comparison_output(compared).rows[1:])
 
 
 def test_the_command_beside_a_table_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,8 +214,11 @@ def test_tables_of_all_methods_fit_120_columns(
     assert max(map(len, tables)) <= 120
     assert "…" not in text
     one_seed = comparison(results[::2], tuple(PUBLISHED_LR), "lora", layout)
-    comparison_output(dataclasses.replace(whole, rows=one_seed)).show(as_json=False)
-    assert "[one" in capsys.readouterr().out, "words in brackets are no markup"
+    named = dataclasses.replace(whole, rows=one_seed, name="[vtab]")
+    comparison_output(named).show(as_json=False)
+    told_of_one = capsys.readouterr().out
+    assert "[vtab]" in told_of_one, "words in brackets are no markup"
+    assert "one seed" in told_of_one
     for told in ("mean, specialised (4)", "mean of group means ", "flat mean of 19 tasks"):
         assert told in text
     assert "subset" not in text
