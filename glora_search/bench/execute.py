@@ -17,7 +17,7 @@ from glora_search.bench.memory import training_bytes
 from glora_search.bench.runs import OnTestSet, Run, RunResult
 from glora_search.bench.searched import SEARCHED, search_winner
 from glora_search.evaluating.results import worker_name
-from glora_search.stages.prepare import Materials, device_of, prepare
+from glora_search.stages.prepare import Materials, device_of, prepare, use_threads
 from glora_search.stages.progress import Silent
 from glora_search.study.errors import one_line
 from glora_search.study.reading import stored_study
@@ -105,8 +105,7 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     seconds = time.process_time if device_of(file).type == "cpu" else time.perf_counter
     began = seconds()
     file = with_seed(file, run.seed if run.split is None else run.split)
-    if file.supernet.threads is not None:
-        torch.set_num_threads(file.supernet.threads)
+    use_threads(file)
     prepared = _prepared(file.to_json())
     materials = prepared.materials()
     started = seconds()

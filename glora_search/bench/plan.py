@@ -62,24 +62,11 @@ class BenchPlan:
         Args:
             done: Results by the key of their run; failed ones count as done.
         """
-        found = self.sweeps(done)
-        for seed in range(self.seeds):
-            for task in self.tasks:
-                for method in self.methods:
-                    run = self.final(task, method, seed, done)
-                    if run is not None and run.key not in done:
-                        found.append(run)
-        return found
+        return self.sweeps(done) + [run for run in self._finals(done) if run.key not in done]
 
     def finals(self) -> list[Run]:
         """The final runs of a plan without sweeps, seed by seed."""
-        return [
-            run
-            for seed in range(self.seeds)
-            for task in self.tasks
-            for method in self.methods
-            if (run := self.final(task, method, seed, {}, wait=False)) is not None
-        ]
+        return self._finals({}, wait=False)
 
     def results(self, done: Mapping[str, RunResult]) -> list[RunResult]:
         """Of the final runs of this plan, those that are done, in its order."""
@@ -134,6 +121,16 @@ class BenchPlan:
             if first is None or first.key not in done:
                 return None
         return run
+
+    def _finals(self, done: Mapping[str, RunResult], *, wait: bool = True) -> list[Run]:
+        """The final runs that `final` gives, seed by seed."""
+        return [
+            run
+            for seed in range(self.seeds)
+            for task in self.tasks
+            for method in self.methods
+            if (run := self.final(task, method, seed, done, wait=wait)) is not None
+        ]
 
     def _follows(self, method: str) -> str | None:
         leader = FOLLOWS.get(method)

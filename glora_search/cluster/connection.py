@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from glora_search.cluster.driver_name import plain_driver_name
 from glora_search.cluster.reaching import check_reachable
 from glora_search.study.errors import ClusterError, one_line
+
+if TYPE_CHECKING:
+    from glora_search.study.place_sections import ClusterSection
 
 # Read by ray at its import: no usage report, and an actor without GPU leaves CUDA alone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -65,6 +68,19 @@ class WorkerPool:
         "cluster.cpus_per_worker",
         "cluster.gpus_per_worker",
     )
+
+    @classmethod
+    def of(cls, section: ClusterSection) -> Self:
+        """What the section [cluster] asks for; it has workers."""
+        return cls(
+            workers=1 if section.workers == "auto" else section.workers,
+            elastic=section.workers == "auto",
+            cpus=section.cpus_per_worker,
+            gpus=section.gpus_per_worker,
+            max_tries=section.max_tries,
+            candidate_timeout_s=section.candidate_timeout_s,
+            wait_s=section.wait_s,
+        )
 
     @property
     def share(self) -> Share:

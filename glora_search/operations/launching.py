@@ -197,15 +197,7 @@ def _workers(
     from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
 
     section = file.cluster
-    pool = WorkerPool(
-        workers=1 if section.workers == "auto" else section.workers,
-        elastic=section.workers == "auto",
-        cpus=section.cpus_per_worker,
-        gpus=section.gpus_per_worker,
-        max_tries=section.max_tries,
-        candidate_timeout_s=section.candidate_timeout_s,
-        wait_s=section.wait_s,
-    )
+    pool = WorkerPool.of(section)
 
     def told(room: int) -> None:
         progress.note(f"waiting for the cluster: room for {room} of {pool.workers} workers")

@@ -220,16 +220,10 @@ def _results(
         return run_here(ready, files)
     from glora_search.cluster.connection import WorkerPool, connect, ray
 
-    pool = WorkerPool(
-        workers=1 if section.workers == "auto" else section.workers,
-        elastic=section.workers == "auto",
-        cpus=section.cpus_per_worker,
-        gpus=section.gpus_per_worker,
-        wait_s=section.wait_s,
-    )
+    pool = WorkerPool.of(section)
     stack.callback(ray.shutdown)
     connect(section.address, pool)
-    room = pool.share.times(_nodes()) if section.workers == "auto" else pool.workers
+    room = pool.share.times(_nodes()) if pool.elastic else pool.workers
     return run_on_ray(ready, files, workers=room, cpus=pool.cpus, gpus=pool.gpus, poll=told.again)
 
 

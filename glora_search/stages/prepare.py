@@ -148,6 +148,12 @@ def device_of(file: StudyFile) -> torch.device:
     return torch.device(wanted)
 
 
+def use_threads(file: StudyFile) -> None:
+    """Let this process compute with the study's number of threads, where it names one."""
+    if file.supernet.threads is not None:
+        torch.set_num_threads(file.supernet.threads)
+
+
 def check_fingerprints(recorded: Mapping[str, str], found: Mapping[str, str], study: str) -> None:
     """Raise FingerprintError naming everything that is not what the study was started with."""
     changed = [name for name, value in found.items() if recorded.get(name, value) != value]
@@ -210,8 +216,7 @@ def _pretrain(
     path = cached_path(file.study.directory / "backbones", identity)
 
     def train_all(checkpointing: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
-        if file.supernet.threads is not None:
-            torch.set_num_threads(file.supernet.threads)
+        use_threads(file)
         train_network(
             shrunk or model,
             train.to(device),

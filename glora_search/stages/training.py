@@ -7,9 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from glora_search.stages.prepare import Materials, device_of
+from glora_search.stages.prepare import Materials, device_of, use_threads
 from glora_search.stages.progress import Progress
 from glora_search.stages.trained_once import cached_path, train_once
 from supernet import Checkpointing, EpochEnd, Recipe, Supernet, train_supernet
@@ -27,8 +25,7 @@ def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet
     """
     file = materials.file
     path, identity = supernet_file(materials)
-    if file.supernet.threads is not None:
-        torch.set_num_threads(file.supernet.threads)
+    use_threads(file)
     supernet = Supernet(
         materials.backbone,
         materials.space,
