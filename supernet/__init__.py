@@ -16,8 +16,9 @@ from supernet.evaluation import (
 )
 from supernet.layer import GLoRALinear, Storage
 from supernet.network import Supernet
+from supernet.recipes import Design, Recipe
 from supernet.subnet_evaluator import SubnetEvaluator, evaluate_subnets
-from supernet.training import Checkpointing, EpochEnd, Recipe, train_network, train_supernet
+from supernet.training import Checkpointing, EpochEnd, train_network, train_supernet
 
 __all__ = [
     "DEFAULT_PATTERNS",
@@ -25,6 +26,7 @@ __all__ = [
     "AdapterBank",
     "Architecture",
     "Checkpointing",
+    "Design",
     "EpochEnd",
     "Evaluation",
     "GLoRALinear",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from search_spaces import InvalidConfigError, LayerConfig, rank_of
 from supernet.adapted_linear import Choice, Form, adapted_linear
 from supernet.merging import dense, merged_bias, merged_weight
+from supernet.noise import scaled_change
 
 Storage = Literal["entangled", "separate"]
 """Whether the choices of a support tensor share their parameters, or each has its own."""
@@ -78,6 +79,9 @@ class GLoRALinear(nn.Module):
         self.weight = base.weight.requires_grad_(False)
         self.bias = None if base.bias is None else base.bias.requires_grad_(False)
         self._config: LayerConfig | None = None
+        self.noise = 0.0
+        """Standard deviation of a factor around 1 by which, in training, each output of the change
+        is multiplied; one draw a forward from PyTorch's default generator."""
         self.B_down: nn.Parameter
         self.B_up: nn.Parameter
 
@@ -128,6 +132,11 @@ class GLoRALinear(nn.Module):
         if config is None:
             return F.linear(x, self.weight, self.bias)
         choices = [self._choice(name, token) for name, token in config.items()]
+        if self.noise and self.training:
+            factors = 1 + self.noise * torch.randn(
+                self.out_features, device=self.weight.device, dtype=self.weight.dtype
+            )
+            choices = scaled_change(choices, self.weight, factors)
         return adapted_linear(x, self.weight, self.bias, choices)
 
     def _choice(self, name: str, token: str) -> Choice:

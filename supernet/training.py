@@ -1,10 +1,9 @@
-"""Training: a uniform random subnet at every step, gradients through its support tensors and the
-head.
+"""Training: at every step a random subnet, gradients through its support tensors and the head.
 
 The published recipe (GLoRA, arXiv 2306.07967, section 4 and its code): AdamW, cosine schedule with
-warm-up, drop path, cross-entropy, no augmentation. All that is random is a function of the seed and
-of the epoch or step, so a run that was interrupted and resumed ends with the weights of one that
-was not.
+warm-up, drop path, cross-entropy, no augmentation, uniform paths. `supernet.recipes` has the other
+recipes and designs. All that is random is a function of the seed and of the epoch or step, so a run
+that was interrupted and resumed ends with the weights of one that was not.
 
 W processes that train together take W paths a step: each draws a subnet of its own, takes
 `batch_size` images of its own out of the epoch's order, and the gradients are averaged. So a step
@@ -14,14 +13,12 @@ sees W * batch_size images and an epoch has a W-th of the steps.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -30,15 +27,22 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torch.random import fork_rng
 
+from search_spaces import SUPPORTS
 from supernet.averaging import Team
 from supernet.data import Split
 from supernet.errors import CheckpointError, TrainingDivergedError
 from supernet.evaluation import Precision, autocast
+from supernet.initialisation import start_at_gradients
 from supernet.network import Supernet
+from supernet.recipes import Design, Recipe, identity_of
+from supernet.shifting import shifted
+from supernet.steps import NetworkPasses, Passes, SupernetPasses
 from supernet.training_checkpoints import Checkpointing, restore_training, save_training
+from supernet.weight_average import WeightAverage
 
 __all__ = [
     "Checkpointing",
+    "Design",
     "EpochEnd",
     "Recipe",
     "derive_seed",
@@ -50,31 +54,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 _ALONE: Final = Team()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train; the defaults are the published supernet's.
-
-    Args:
-        epochs: Passes over the training split.
-        batch_size: Images a step and process; the last batch of an epoch may be smaller.
-        lr: Peak learning rate of AdamW.
-        weight_decay: Of AdamW, on every trained tensor.
-        warmup_epochs: Linear from warmup_lr to lr; fewer where there are hardly more epochs.
-        warmup_lr: Learning rate of the first epoch.
-        min_lr: Learning rate at which the cosine ends.
-        precision: `auto` is bf16 autocast on CUDA and float32 elsewhere.
-    """
-
-    epochs: int = 500
-    batch_size: int = 64
-    lr: float = 5e-4
-    weight_decay: float = 1e-4
-    warmup_epochs: int = 10
-    warmup_lr: float = 1e-6
-    min_lr: float = 1e-5
-    precision: Precision = "auto"
+_PUBLISHED: Final = Design()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,46 +81,49 @@ def train_supernet(
     recipe: Recipe,
     *,
     seed: int,
+    design: Design = _PUBLISHED,
     team: Team = _ALONE,
     checkpointing: Checkpointing | None = None,
     on_epoch: Callable[[EpochEnd], None] | None = None,
 ) -> None:
-    """Train support tensors and head in place, one uniformly drawn subnet a step and process.
+    """Train support tensors and head in place.
 
     Args:
         supernet: On the device where it trains; its frozen weights do not change.
         train: The training split, on the same device or on the CPU.
         recipe: Epochs, learning rates and so on.
         seed: Of batches, subnets and drop path.
+        design: Which subnets each step takes, and how. A uniform random one if not given.
         team: The processes that train together; all of them call this with the same arguments, and
             end with the same weights.
         checkpointing: Resume from there if there is a checkpoint, and write one now and then; of a
             team every process reads the file and the first one writes it.
-        on_epoch: Called after each epoch, for progress bars.
+        on_epoch: Called after each epoch, for progress bars; the weights are then what they would
+            be if the training ended.
 
     Raises:
         TrainingDivergedError: A loss is not finite; the last checkpoint is of a finite epoch.
         CheckpointError: The checkpoint is damaged or of another run, or not the same for the whole
             team.
     """
-
-    def draw_subnet(step: int) -> list[nn.Parameter]:
-        paths = [random.Random(f"{seed}/step/{path}") for path in team.paths(step)]
-        subnets = [supernet.space.sample(path) for path in paths]
-        supernet.set_active_subnet(subnets[team.rank])
-        return [] if team.alone else supernet.active_parameters(subnets)
-
+    if design.init == "gradient" and not _has_begun(checkpointing):
+        start_at_gradients(supernet, train, batch_size=recipe.batch_size, seed=seed)
+    for layer in supernet.layers.values():
+        layer.noise = design.noise
     _fit(
         supernet,
         dict(supernet.trainable_parameters()),
         train,
         recipe,
         seed=seed,
-        before_step=draw_subnet,
+        design=design,
+        passes=SupernetPasses(supernet, recipe, design, seed=seed, team=team),
         team=team,
         checkpointing=checkpointing,
         on_epoch=on_epoch,
     )
+    for layer in supernet.layers.values():
+        layer.noise = 0.0
     supernet.set_active_subnet(None)
 
 
@@ -162,18 +145,49 @@ def train_network(
         train,
         recipe,
         seed=seed,
-        before_step=lambda step: [],
+        design=_PUBLISHED,
+        passes=NetworkPasses(model, recipe),
         team=_ALONE,
         checkpointing=checkpointing,
         on_epoch=on_epoch,
     )
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over `parameters`, as the recipe has it, in one kernel for all of them."""
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter],
+    recipe: Recipe,
+    lr_factors: Mapping[str, float] | None = None,
+) -> torch.optim.AdamW:
+    """AdamW over `parameters`, as the recipe has it, in one kernel for all of one learning rate.
+
+    Args:
+        parameters: Of a supernet by name, where there are factors.
+        recipe: Its learning rate and weight decay.
+        lr_factors: As in a design.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault(_lr_factor(name, lr_factors or {}), []).append(parameter)
     return torch.optim.AdamW(
-        parameters.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        # the largest first: its rate is the one that is told
+        [
+            {"params": group, "lr": recipe.lr * factor}
+            for factor, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+        ],
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
+
+
+def _lr_factor(name: str, factors: Mapping[str, float]) -> float:
+    """The product of the factors of all kinds that a tensor of a supernet is of."""
+    if not factors:
+        return 1.0
+    tensor = name.rpartition(".")[2]
+    support, _, part = tensor.partition("_")
+    kinds = {support, part} if support in SUPPORTS else {"head"}
+    return math.prod(factor for kind, factor in factors.items() if kind in kinds)
 
 
 def train_step(
@@ -183,7 +197,6 @@ def train_step(
     labels: Tensor,
     *,
     precision: Precision,
-    before_update: Callable[[], None] | None = None,
 ) -> Tensor:
     """One step on one batch, with whatever is active in `model`; what is not has no gradient and
     stays as it is.
@@ -194,7 +207,6 @@ def train_step(
         images: (b, c, h, w), normalised.
         labels: int64 (b,).
         precision: See `autocast`.
-        before_update: Called when the gradients are there, before the optimizer takes them.
 
     Returns:
         The mean cross-entropy of the batch before the step, a scalar on the device.
@@ -203,8 +215,6 @@ def train_step(
     with autocast(images.device, precision):
         loss = F.cross_entropy(model(images), labels)
     loss.backward()  # type: ignore[no-untyped-call]
-    if before_update is not None:
-        before_update()
     optimizer.step()
     return loss.detach()
 
@@ -216,13 +226,14 @@ def _fit(
     recipe: Recipe,
     *,
     seed: int,
-    before_step: Callable[[int], Sequence[nn.Parameter]],
+    design: Design,
+    passes: Passes,
     team: Team,
     checkpointing: Checkpointing | None,
     on_epoch: Callable[[EpochEnd], None] | None,
 ) -> None:
     device = next(iter(parameters.values())).device
-    optimizer = make_optimizer(parameters, recipe)
+    optimizer = make_optimizer(parameters, recipe, design.lr_factors)
     schedule = CosineLRScheduler(
         optimizer,
         t_initial=recipe.epochs,
@@ -230,9 +241,11 @@ def _fit(
         warmup_t=min(recipe.warmup_epochs, recipe.epochs // 2),
         warmup_lr_init=recipe.warmup_lr,
     )
-    first, identity = 0, _run_identity(checkpointing, recipe, seed, team)
+    average = WeightAverage(parameters, recipe.ema) if recipe.ema else None
+    averaged = {} if average is None else average.state
+    first, identity = 0, _run_identity(checkpointing, recipe, design, seed, team)
     if checkpointing is not None and checkpointing.path.exists():
-        first = restore_training(checkpointing.path, identity, parameters, optimizer)
+        first = restore_training(checkpointing.path, identity, parameters, optimizer, averaged)
         _log.info("resuming training after epoch %d of %d", first, recipe.epochs)
     if not team.agrees_on(first, device):
         raise CheckpointError("the processes that train together found different checkpoints")
@@ -248,19 +261,18 @@ def _fit(
         losses: list[Tensor] = []
         batches = train.gather_each([team.share(part) for part in torch.split(order, step_size)])
         for step, (images, labels) in enumerate(batches, start=epoch * steps):
-            trained = before_step(step)
+            optimizer.zero_grad(set_to_none=True)
             with fork_rng(generators):
                 torch.manual_seed(derive_seed(seed, "step", team.path(step)))  # drop path, dropout
                 images, labels = images.to(device), labels.to(device)
-                loss = train_step(
-                    model,
-                    optimizer,
-                    images,
-                    labels,
-                    precision=recipe.precision,
-                    before_update=None if team.alone else partial(team.average_gradients, trained),
-                )
-                losses.append(loss)
+                if recipe.shift:
+                    images = shifted(images, recipe.shift)
+                losses.append(passes(step, images, labels))
+            if not team.alone:
+                team.average_gradients(passes.trained(step))
+            optimizer.step()
+            if average is not None:
+                average.update(step)
         # One look an epoch: a look a step would make a GPU wait for the host.
         epoch_losses = team.average(torch.stack(losses).float()).tolist()
         _check_finite(epoch_losses, parameters, epoch * steps, checkpointing)
@@ -270,20 +282,40 @@ def _fit(
             and (epoch + 1 == recipe.epochs or time.monotonic() - saved_at >= checkpointing.every_s)
         ):
             metadata = {**identity, "epoch": str(epoch + 1)}
-            save_training(checkpointing.path, metadata, parameters, optimizer)
+            save_training(checkpointing.path, metadata, parameters, optimizer, averaged)
             saved_at = time.monotonic()
             if checkpointing.on_write is not None:
                 checkpointing.on_write(checkpointing.path)
         if on_epoch is not None:
-            on_epoch(
-                EpochEnd(
-                    epoch=epoch + 1,
-                    epochs=recipe.epochs,
-                    loss=sum(epoch_losses) / len(epoch_losses),
-                    lr=optimizer.param_groups[0]["lr"],
+            with _in_place(average):
+                on_epoch(
+                    EpochEnd(
+                        epoch=epoch + 1,
+                        epochs=recipe.epochs,
+                        loss=sum(epoch_losses) / len(epoch_losses),
+                        lr=optimizer.param_groups[0]["lr"],
+                    )
                 )
-            )
+    if average is not None:
+        average.swap()
     model.eval()
+
+
+@contextmanager
+def _in_place(average: WeightAverage | None) -> Iterator[None]:
+    """Have the average, if there is one, in the place of the weights."""
+    if average is None:
+        yield
+        return
+    average.swap()
+    try:
+        yield
+    finally:
+        average.swap()
+
+
+def _has_begun(checkpointing: Checkpointing | None) -> bool:
+    return checkpointing is not None and checkpointing.path.exists()
 
 
 @torch.no_grad()
@@ -310,8 +342,10 @@ def _check_finite(
 
 
 def _run_identity(
-    checkpointing: Checkpointing | None, recipe: Recipe, seed: int, team: Team
+    checkpointing: Checkpointing | None, recipe: Recipe, design: Design, seed: int, team: Team
 ) -> dict[str, str]:
-    given = {} if checkpointing is None else checkpointing.identity
-    recipe_json = json.dumps(asdict(recipe), sort_keys=True)
-    return {**given, "recipe": recipe_json, "seed": str(seed), "processes": str(team.size)}
+    identity = {} if checkpointing is None else dict(checkpointing.identity)
+    identity |= {"recipe": identity_of(recipe), "seed": str(seed), "processes": str(team.size)}
+    if design != _PUBLISHED:
+        identity["design"] = identity_of(design)
+    return identity

@@ -35,8 +35,9 @@ def save_training(
     metadata: Mapping[str, str],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    averaged: Mapping[str, Tensor],
 ) -> None:
-    """Write weights and optimizer state.
+    """Write weights, optimizer state, and the averages of the weights where there are any.
 
     Raises:
         CheckpointError: The file cannot be written.
@@ -45,6 +46,7 @@ def save_training(
     for name, parameter in parameters.items():
         for slot, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{slot}/{name}"] = value
+    tensors |= {f"average/{name}": tensor for name, tensor in averaged.items()}
     save_checkpoint(path, tensors, metadata)
 
 
@@ -62,8 +64,9 @@ def restore_training(
     identity: Mapping[str, str],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    averaged: Mapping[str, Tensor],
 ) -> int:
-    """Put weights and optimizer state back; the number of epochs that they have seen.
+    """Put weights, optimizer state and averages back; the number of epochs that they have seen.
 
     Raises:
         CheckpointError: The file is damaged, or of another run or network.
@@ -75,7 +78,10 @@ def restore_training(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
-    places = {name: place for place, name in enumerate(parameters)}
+        for name, average in averaged.items():
+            average.copy_(tensors[f"average/{name}"])
+    order = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    places = {name: order.index(id(parameter)) for name, parameter in parameters.items()}
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):

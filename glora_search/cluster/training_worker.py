@@ -17,6 +17,7 @@ from search_spaces import GLoRASearchError
 from supernet import (
     Architecture,
     Checkpointing,
+    Design,
     EpochEnd,
     Recipe,
     Split,
@@ -49,6 +50,7 @@ class TrainingPackage:
         drop_path: Of the backbone while it trains.
         split: The training split, packed.
         recipe: How to train.
+        design: Which subnets each step takes.
         seed: Of batches, subnets and drop path.
         identity: What the run is made of, for its checkpoints.
         every_s: Seconds between two checkpoints.
@@ -60,6 +62,7 @@ class TrainingPackage:
     drop_path: float
     split: Split | dict[str, Any]
     recipe: Recipe
+    design: Design
     seed: int
     identity: Mapping[str, str]
     every_s: float
@@ -105,6 +108,7 @@ class TrainingPackage:
             unpack_split(self.split).to(device),
             self.recipe,
             seed=self.seed,
+            design=self.design,
             team=team,
             checkpointing=Checkpointing(
                 path=path, every_s=self.every_s, identity=self.identity, on_write=bring

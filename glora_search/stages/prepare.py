@@ -5,7 +5,6 @@ The first stage of launch, resume and export. It checks what it can before anyth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from supernet.backbones import load_checkpoint, load_pretrained
 from supernet.data import load_search_splits, load_split, load_test_split, missing_classes
 from supernet.fingerprints import backbone_fingerprint
 from supernet.methods import VLoRA
+from supernet.recipes import identity_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -208,7 +208,7 @@ def _pretrain(
     identity = {
         "architecture": repr(architecture),
         "train": train.fingerprint,
-        "recipe": json.dumps(section.recipe_fields(), sort_keys=True),
+        "recipe": identity_of(Recipe(**section.recipe_fields())),
         "seed": str(seed),
     }
     if section.method != "full":

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from glora_search.stages.prepare import Materials, device_of, use_threads
 from glora_search.stages.progress import Progress
+from glora_search.stages.recipes import design_of, recipe_of
 from glora_search.stages.trained_once import cached_path, train_once
-from supernet import Checkpointing, EpochEnd, Recipe, Supernet, train_supernet
+from supernet import Checkpointing, Design, EpochEnd, Supernet, train_supernet
 from supernet.checkpoints import load_checkpoint
 from supernet.fingerprints import fingerprint
+from supernet.recipes import identity_of
 
 
 def train_or_load_supernet(materials: Materials, progress: Progress) -> Supernet:
@@ -64,10 +65,13 @@ def supernet_file(materials: Materials) -> tuple[Path, dict[str, str]]:
         return file.supernet.checkpoint, identity
     identity |= {
         "train": materials.fingerprints["train"],
-        "recipe": json.dumps(file.supernet.recipe_fields(), sort_keys=True),
+        "recipe": identity_of(recipe_of(file)),
         "drop_path": str(file.supernet.drop_path),
         "seed": str(file.study.seed),
     }
+    design = design_of(file)
+    if design != Design():
+        identity["design"] = identity_of(design)
     if file.supernet.workers > 1:  # one gives what none gives
         identity["workers"] = str(file.supernet.workers)
     return cached_path(file.study.directory / "supernets", identity), identity
@@ -88,8 +92,9 @@ def _train(
     train_supernet(
         supernet,
         materials.train.to(device_of(file)),
-        Recipe(**file.supernet.recipe_fields()),
+        recipe_of(file),
         seed=file.study.seed,
+        design=design_of(file),
         checkpointing=checkpointing,
         on_epoch=on_epoch,
     )
@@ -112,7 +117,8 @@ def _train_on_cluster(
             materials.architecture,
             materials.train,
             drop_path=section.drop_path,
-            recipe=Recipe(**section.recipe_fields()),
+            recipe=recipe_of(file),
+            design=design_of(file),
             seed=file.study.seed,
             identity=checkpointing.identity,
             every_s=checkpointing.every_s,

@@ -6,7 +6,7 @@ Defaults of the published method stand in `supernet.training.Recipe` as well; a 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
 from annotated_types import Ge, Lt
@@ -42,6 +42,9 @@ class _Recipe(Section):
     warmup_lr: Positive = 1e-6
     min_lr: NotNegative = 1e-5
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    shift: CountOrZero = 0
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def recipe_fields(self) -> dict[str, Any]:
         """The arguments of `supernet.training.Recipe`."""
@@ -131,6 +134,13 @@ class SpaceSection(Section):
         return load_preset(self.preset).choices
 
 
+_PLACES: Final = {
+    *("checkpoint", "checkpoint_every_s", "device", "threads"),
+    *("workers", "cpus_per_worker", "gpus_per_worker", "max_restarts"),
+}
+"""The keys of [supernet] that say where and from what, not how it trains."""
+
+
 class SupernetSection(_Recipe):
     """How the supernet stores its choices and trains: on Ray workers, each with a path of its own a
     step, or with workers = 0 in the driver itself, which gives what one worker gives.
@@ -138,6 +148,15 @@ class SupernetSection(_Recipe):
 
     storage: Literal["entangled", "separate"] = "entangled"
     drop_path: Annotated[float, Ge(0), Lt(1)] = 0.1
+    paths: Literal["uniform", "fair", "budget"] = "uniform"
+    paths_per_step: Count = 1
+    sandwich: CountOrZero = 0
+    noise: NotNegative = 0.0
+    consistency: NotNegative = 0.0
+    lr_factors: dict[Literal["A", "B", "C", "D", "E", "down", "up", "head"], Positive] = Field(
+        default={}
+    )
+    init: Literal["random", "gradient"] = "random"
     checkpoint: AbsolutePath | None = None
     checkpoint_every_s: NotNegative = 30.0
     device: Device = "auto"
@@ -146,3 +165,15 @@ class SupernetSection(_Recipe):
     cpus_per_worker: Count = 1
     gpus_per_worker: NotNegative | None = None
     max_restarts: CountOrZero = 10
+
+    def training_fields(self) -> dict[str, Any]:
+        """The keys that decide what the trained supernet is, wherever it trains."""
+        table = self.model_dump(mode="json")
+        return {key: value for key, value in table.items() if key not in _PLACES}
+
+    @field_validator("sandwich")
+    @classmethod
+    def _whole_batch(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("paths_per_step", 1) > 1:
+            raise ValueError("a sandwich takes the whole batch: paths_per_step must be 1 with it")
+        return value

@@ -50,14 +50,12 @@ def open_or_create(database: Database, materials: Materials) -> SweepRecord:
 def _identity(materials: Materials) -> dict[str, Any]:
     """What trials have to share to be compared, besides the data and the backbone."""
     file = materials.file
-    recipe = {k: v for k, v in file.supernet.recipe_fields().items() if k not in SWEPT}
+    trained = {k: v for k, v in file.supernet.training_fields().items() if k not in SWEPT}
     scored = [subnet.digest for subnet in scored_subnets(materials)]
     return {
         "study.seed": file.study.seed,
         "space": derive_seed(materials.space.to_json()),
-        "supernet.storage": file.supernet.storage,
-        "supernet.drop_path": file.supernet.drop_path,
-        **{f"supernet.{key}": value for key, value in recipe.items()},
+        **{f"supernet.{key}": value for key, value in trained.items()},
         **{f"sweep.{name}": repr(space) for name, space in swept_space(file).items()},
         "sweep.grace": file.sweep.grace,
         "sweep.reduction_factor": file.sweep.reduction_factor,

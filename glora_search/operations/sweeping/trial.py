@@ -17,9 +17,10 @@ from glora_search.evaluating.results import worker_name
 from glora_search.operations.sweeping.recipes import rungs, scored_epochs
 from glora_search.operations.sweeping.report import Report
 from glora_search.stages.prepare import Materials, param_limits
+from glora_search.stages.recipes import design_of, recipe_of
 from glora_search.study.errors import one_line
 from search_spaces import GLoRASearchError, SubnetConfig
-from supernet import EpochEnd, Precision, Recipe, Split, Supernet, evaluate_subnets, train_supernet
+from supernet import EpochEnd, Precision, Split, Supernet, evaluate_subnets, train_supernet
 from supernet.evaluation import LOSS_DIGITS
 from supernet.training import derive_seed
 
@@ -59,7 +60,8 @@ class TrialPackage:
             materials.architecture,
             materials.train,
             drop_path=file.supernet.drop_path,
-            recipe=Recipe(**file.supernet.recipe_fields()),
+            recipe=recipe_of(file),
+            design=design_of(file),
             seed=file.study.seed,
             identity={},
             every_s=0.0,
@@ -110,6 +112,7 @@ class TrialPackage:
                 unpack_split(training.split).to(device),
                 changed,
                 seed=training.seed,
+                design=training.design,
                 on_epoch=score,
             )
         except GLoRASearchError as error:  # the same recipe would fail again
