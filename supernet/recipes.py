@@ -62,7 +62,8 @@ class Design:
             equally often (FairNAS, Chu et al. 2021, arXiv 1907.01845: consecutive paths form a
             Latin square of choices).
         limits: Uniform paths are drawn from the subnets within these limits.
-        paths_per_step: Parts of a batch, of which each takes a path of its own.
+        paths_per_step: Paths of a step, each with `batch_size` images of its own. K of them in one
+            process are what one path in each of K processes is.
         sandwich: Random subnets of a step beside the largest and the smallest, all on the whole
             batch; the largest teaches the others its probabilities (BigNAS, Yu et al. 2020, arXiv
             2003.11142). 0 is a single path without a teacher.
@@ -93,7 +94,7 @@ class Design:
         if self.paths == "fair" and self.limits != NO_LIMITS:
             raise RecipeError("fair paths cannot keep to parameter limits; draw them uniformly")
         if self.sandwich and self.paths_per_step > 1:
-            raise RecipeError("a sandwich takes the whole batch: paths_per_step must be 1 with it")
+            raise RecipeError("a sandwich has paths of its own: paths_per_step must be 1 with it")
         if unknown := sorted(set(self.lr_factors) - set(LR_KINDS)):
             raise RecipeError(
                 f"lr_factors has {', '.join(unknown)}; accepted: {', '.join(LR_KINDS)}"

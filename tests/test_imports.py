@@ -124,7 +124,8 @@ DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the 
     "reporting": {""},
     "bench": {
         *("ahead", "data_check", "layout", "plan", "power", "published", "recipes", "runs"),
-        *("schedule", "suite_plan", "suites", "table"),
+        *("schedule", "suite_plan", "suites", "table", "statistics"),
+        *("science.designs", "science.plan", "science.tables"),
     },
     "cli": {"commands"},
 }

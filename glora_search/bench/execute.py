@@ -108,6 +108,8 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     use_threads(file)
     prepared = _prepared(file.to_json())
     materials = prepared.materials()
+    if run.question:
+        return _answer(run, prepared, began)
     started = seconds()
     trained = _train(run, materials)
     train_s = seconds() - started
@@ -138,6 +140,13 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         forward_ratio=ratio,
         worker=worker_name(),
     )
+
+
+def _answer(run: Run, prepared: _Prepared, began: float) -> RunResult:
+    from glora_search.bench.science.answering import answer
+
+    found = answer(run, prepared.materials(), prepared.test())
+    return dataclasses.replace(found, total_s=time.process_time() - began, worker=worker_name())
 
 
 def _train(run: Run, materials: Materials) -> Trained:

@@ -28,6 +28,8 @@ class Run:
         split: Seed of the data's draw, where it is not `seed`: to tell the two apart.
         test_sets: Names of what one training is tested on, where that is not the task's own test
             split alone: domains.
+        question: What is asked of the supernet that the run trains, instead of its winner alone;
+            see `glora_search.bench.science`.
     """
 
     task: str
@@ -39,6 +41,7 @@ class Run:
     study: str = ""
     split: int | None = None
     test_sets: tuple[str, ...] = ()
+    question: str = ""
 
     @property
     def key(self) -> str:
@@ -46,7 +49,8 @@ class Run:
         numbers = (str(self.seed), f"{self.lr:.6g}", str(self.epochs), self.study)
         apart = () if self.split is None else (f"split{self.split}",)
         sets = ("+".join(self.test_sets),) if self.test_sets else ()
-        return "/".join((self.role, self.task, self.method, *numbers, *apart, *sets))
+        asked = (self.question,) if self.question else ()
+        return "/".join((self.role, self.task, self.method, *numbers, *apart, *sets, *asked))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,27 @@ class OnTestSet:
     loss: float
     top1: float
     n_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmFigures:
+    """Figures of one of the networks that a question compares.
+
+    Args:
+        n_params: Trainable scalars behind it, without the head's; None where it is an average.
+        val_loss: As of a run.
+        val_top1: As of a run.
+        test_loss: As of a run.
+        test_top1: As of a run.
+        seconds: It took beyond the training of the supernet; core seconds on a CPU.
+    """
+
+    n_params: int | None
+    val_loss: float
+    val_top1: float
+    test_loss: float
+    test_top1: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +109,8 @@ class RunResult:
         memory_mb: Of a training step, without the weights, MB; see `memory.training_bytes`.
         merges: Whether a plain network is left behind.
         forward_ratio: Time of a forward of what is left behind to one of the plain backbone.
+        arms: Name to figures of what a question compares.
+        facts: What else a question found, as JSON holds it.
         worker: Who ran it, `host:pid`.
         error: Class and message of what went wrong; None unless it failed.
     """
@@ -101,6 +128,8 @@ class RunResult:
     memory_mb: float | None = None
     merges: bool | None = None
     forward_ratio: float | None = None
+    arms: Mapping[str, ArmFigures] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     worker: str = ""
     error: str | None = None
 
@@ -134,5 +163,8 @@ class RunResult:
         found = {name: table[name] for name in names if name in table}
         found["by_test_set"] = {
             name: OnTestSet(**figures) for name, figures in found.get("by_test_set", {}).items()
+        }
+        found["arms"] = {
+            name: ArmFigures(**figures) for name, figures in found.get("arms", {}).items()
         }
         return cls(run=Run(**of_run), **found)

@@ -39,8 +39,20 @@ def search_winner(run: Run, materials: Materials) -> tuple[nn.Module, int, int]:
         run: Its learning rate and epochs are the supernet's.
         materials: Of the run's task and seed.
     """
+    materials = as_run(run, materials)
     file = materials.file
-    supernet_section = file.supernet.model_copy(
+    supernet = train_or_load_supernet(materials, Silent())
+    subnet = _picked(run, materials, supernet)
+    supernet.set_active_subnet(subnet)
+    batch = next(iter(materials.train.to(device_of(file)).batches(file.supernet.batch_size)))
+    memory_bytes = training_bytes(supernet, *batch)
+    return supernet.merge(subnet), materials.space.n_params(subnet), memory_bytes
+
+
+def as_run(run: Run, materials: Materials) -> Materials:
+    """The materials with the run's learning rate, epochs and seed in the study file."""
+    file = materials.file
+    section = file.supernet.model_copy(
         update={
             "lr": run.lr,
             "epochs": run.epochs,
@@ -48,14 +60,8 @@ def search_winner(run: Run, materials: Materials) -> tuple[nn.Module, int, int]:
         }
     )
     study = file.study.model_copy(update={"seed": run.seed})
-    file = file.model_copy(update={"supernet": supernet_section, "study": study})
-    materials = dataclasses.replace(materials, file=file)
-    supernet = train_or_load_supernet(materials, Silent())
-    subnet = _picked(run, materials, supernet)
-    supernet.set_active_subnet(subnet)
-    batch = next(iter(materials.train.to(device_of(file)).batches(file.supernet.batch_size)))
-    memory_bytes = training_bytes(supernet, *batch)
-    return supernet.merge(subnet), materials.space.n_params(subnet), memory_bytes
+    changed = file.model_copy(update={"supernet": section, "study": study})
+    return dataclasses.replace(materials, file=changed)
 
 
 def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:

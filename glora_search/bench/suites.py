@@ -76,7 +76,8 @@ def offline_suite(
     *,
     workers: int,
     quick: bool = False,
-    supernet_epochs: int | None = None,
+    supernet: Mapping[str, Any] | None = None,
+    max_params: int | None = None,
 ) -> Suite:
     """Tasks that any machine can draw, and one of real images, with one backbone.
 
@@ -85,7 +86,8 @@ def offline_suite(
         directory: Where the pretrained backbone and the supernets are kept.
         workers: Runs at a time; 0 for one after the other in this process.
         quick: Whether it is the quick mode, which has a record of its own.
-        supernet_epochs: Of the methods that train a supernet; None for the suite's own number.
+        supernet: Keys of [supernet] that are to differ from the suite's study.
+        max_params: Likewise `search.max_params`.
 
     Raises:
         StudyFileError: An unknown task, one that comes twice, or none.
@@ -98,8 +100,9 @@ def offline_suite(
         table["study"]["directory"] = str(directory.absolute())
         table["data"] = {"source": "digits"} if task == "digits" else table["data"] | {"task": task}
         table["cluster"]["workers"] = workers
-        if supernet_epochs is not None:
-            table["supernet"]["epochs"] = supernet_epochs
+        table["supernet"] |= supernet or {}
+        if max_params is not None:
+            table["search"]["max_params"] = max_params
         files[task] = parse_study(table, origin="the offline suite")
     layout = Layout(tasks=tasks, whole=OFFLINE_TASKS)
     return Suite(name="offline-quick" if quick else "offline", files=files, layout=layout)

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from glora_search.cli import bench_options, options
-from glora_search.cli.output import tell_of_loading
+from glora_search.cli.output import tell, tell_of_loading
 from glora_search.cli.suite_verbs import SUITES
 from glora_search.cli.watching import watched
 
@@ -169,6 +169,66 @@ def offline(
         shown.show(as_json)
     else:
         bench_options.show(found, out, as_json)
+
+
+@bench.command(
+    short_help="What a search is worth, and why.",
+    epilog="""\b
+Examples:
+  glora-search bench science --quick --out results
+  glora-search bench science --parts methods,ends --seeds 3 --out results
+  glora-search bench science --parts designs --designs "one path a step,sandwich"
+""",
+)
+@bench_options.listed("--parts", "methods, ends, samplers, ranking, designs, budgets")
+@bench_options.tasks
+@click.option("--seeds", type=click.IntRange(1), help="Supernets of each task.")
+@bench_options.listed("--designs", "Ways to train a supernet")
+@click.option("--quick", is_flag=True, help="One task, two seeds, short trainings: ten minutes.")
+@_workers
+@_directory
+@bench_options.out
+@options.storage
+@options.as_json
+def science(
+    parts: tuple[str, ...] | None,
+    tasks: tuple[str, ...] | None,
+    seeds: int | None,
+    designs: tuple[str, ...] | None,
+    quick: bool,
+    workers: int,
+    directory: Path,
+    out: Path | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Ask trained supernets of the offline suite: is the winner better than methods without search,
+    than averages and fine-tuning, than other samplers? Do inherited weights rank subnets well?
+    Which way to train a supernet is best, and at which size?
+
+    A part is one table. Runs are recorded as they end; after Ctrl-C the same command goes on.
+    """
+    tell_of_loading()
+    from glora_search.cli.science_tables import science_output
+    from glora_search.operations.science import science as ask
+
+    with watched(lambda: bench_options.AGAIN) as progress:
+        found = ask(
+            parts=parts,
+            tasks=tasks,
+            seeds=seeds,
+            designs=designs,
+            quick=quick,
+            directory=directory,
+            workers=workers,
+            storage=storage,
+            progress=progress,
+        )
+    shown = science_output(found)
+    if out is not None:
+        bench_options.write(out, "science", shown)
+        tell(f"written: {out / 'science'}.json and .md")
+    shown.show(as_json)
 
 
 for _suite in SUITES:

@@ -151,8 +151,8 @@ def _offline(
     workers: int,
 ) -> tuple[Suite, BenchPlan]:
     """The offline suite and its plan."""
-    epochs = QUICK_SUPERNET_EPOCHS if quick else None
-    suite = offline_suite(tasks, directory, workers=workers, quick=quick, supernet_epochs=epochs)
+    keys = {"epochs": QUICK_SUPERNET_EPOCHS} if quick else None
+    suite = offline_suite(tasks, directory, workers=workers, quick=quick, supernet=keys)
     plan = make_plan(
         suite,
         methods,

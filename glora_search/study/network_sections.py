@@ -175,5 +175,5 @@ class SupernetSection(_Recipe):
     @classmethod
     def _whole_batch(cls, value: int, info: ValidationInfo) -> int:
         if value and info.data.get("paths_per_step", 1) > 1:
-            raise ValueError("a sandwich takes the whole batch: paths_per_step must be 1 with it")
+            raise ValueError("a sandwich has paths of its own: paths_per_step must be 1 with it")
         return value

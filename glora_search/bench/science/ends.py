@@ -1,0 +1,107 @@
+"""What to do with a search that has ended: the winner, beside everything else one could export."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Any, Final
+
+from glora_search.bench.runs import ArmFigures
+from glora_search.bench.science.bed import Bed, timed
+from glora_search.bench.science.ranking import train_alone
+from glora_search.stages.recipes import recipe_of
+from search_spaces import SubnetConfig
+from supernet.finetuning import finetune
+from supernet.soup import greedy_soup
+
+_AVERAGED: Final = (10, 50)
+_SOUP: Final = 20
+_FINETUNE_EPOCHS: Final = 20
+_FINETUNE_LR: Final = 3e-3
+_ORACLE: Final = 20
+
+
+def compare_winner(bed: Bed) -> dict[str, ArmFigures]:
+    """Figures of the winner, of an average, and of a random subnet: what a design is judged by."""
+    evolved, search_s = timed(lambda: bed.evolved)
+    subnets = [outcome.candidate.subnet for outcome in evolved]
+    average = bed.supernet.merge_average(subnets[: _AVERAGED[0]])
+    return {
+        "winner": bed.subnet_figures(subnets[0], search_s),
+        f"average of the {_AVERAGED[0]} best": bed.figures(average, None, search_s),
+        "random subnet": bed.subnet_figures(bed.random_subnets(1)[0]),
+    }
+
+
+def compare_ends(bed: Bed, *, alone_epochs: int, alone_lr: float) -> dict[str, ArmFigures]:
+    """Figures of the winner and of its rivals, all from one supernet and one search.
+
+    Args:
+        bed: Trained.
+        alone_epochs: Of the winner's training from the start.
+        alone_lr: Of it.
+    """
+    evolved, search_s = timed(lambda: bed.evolved)
+    subnets = [outcome.candidate.subnet for outcome in evolved]
+    winner = subnets[0]
+    arms = {
+        "winner": bed.subnet_figures(winner, search_s),
+        "random subnet": bed.subnet_figures(bed.random_subnets(1)[0]),
+        "layers shuffled": bed.subnet_figures(shuffled(winner, random.Random(bed.seed))),
+        "median of all evaluated": bed.subnet_figures(subnets[len(subnets) // 2], search_s),
+        "largest subnet": bed.subnet_figures(bed.space.max_subnet()),
+    }
+    for n in _AVERAGED:
+        arms[f"average of the {n} best"] = bed.figures(
+            bed.supernet.merge_average(subnets[:n]), None, search_s
+        )
+        arms[f"average of {n} random"] = bed.figures(
+            bed.supernet.merge_average(bed.random_subnets(n)), None
+        )
+    kept, soup_s = timed(lambda: greedy_soup(bed.supernet, subnets[:_SOUP], bed.val))
+    arms[f"greedy soup of {_SOUP}"] = bed.figures(
+        bed.supernet.merge_average(kept), None, search_s + soup_s
+    )
+    arms["winner, fine-tuned"] = _finetuned(bed, winner, search_s)
+    recipe = dataclasses.replace(
+        recipe_of(bed.materials.file),
+        epochs=alone_epochs,
+        lr=alone_lr,
+        min_lr=min(bed.materials.file.supernet.min_lr, alone_lr / 10),
+    )
+    alone, alone_s = timed(lambda: train_alone(bed, winner, recipe))
+    arms["winner, trained alone"] = bed.figures(
+        alone.merge(winner), bed.space.n_params(winner), search_s + alone_s
+    )
+    best = [bed.subnet_figures(subnet) for subnet in subnets[:_ORACLE]]
+    oracle = max(best, key=lambda figures: figures.test_top1)
+    arms[f"oracle: best by test of the {_ORACLE} best"] = oracle
+    return arms
+
+
+def _finetuned(bed: Bed, subnet: SubnetConfig, search_s: float) -> ArmFigures:
+    file = bed.materials.file
+    recipe = dataclasses.replace(
+        recipe_of(file),
+        epochs=_FINETUNE_EPOCHS,
+        lr=_FINETUNE_LR,
+        min_lr=min(file.supernet.min_lr, _FINETUNE_LR / 10),
+        warmup_epochs=2,
+    )
+    train: Any = bed.materials.train
+    tuned, seconds = timed(
+        lambda: finetune(bed.supernet, subnet, train, bed.val, recipe, seed=bed.seed)
+    )
+    return bed.figures(tuned.supernet.merge(subnet), bed.space.n_params(subnet), search_s + seconds)
+
+
+def shuffled(subnet: SubnetConfig, rng: random.Random) -> SubnetConfig:
+    """The same layer configurations in other blocks: layers of one kind exchange theirs."""
+    kinds: dict[str, list[str]] = {}
+    for name in subnet.layers:
+        kinds.setdefault(name.partition(".")[2].partition(".")[2], []).append(name)
+    layers = dict(subnet.layers)
+    for names in kinds.values():
+        others = rng.sample(names, len(names))
+        layers |= {name: subnet.layers[other] for name, other in zip(names, others, strict=True)}
+    return SubnetConfig(layers)
