@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from glora_search.proposing.breeding import Breeder
+from glora_search.proposing.breeding import Breeder, Draft
 from glora_search.proposing.operators import Parent
+from glora_search.proposing.preselecting import Preselection
+from glora_search.proposing.seeding import numpy_seed
 from glora_search.proposing.settings import SearchSettings
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Candidate, Outcome
@@ -65,6 +67,7 @@ class EvolutionProposer:
     def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
         self._space = space
         self._settings = settings
+        self._seed = seed
         self._breeder = Breeder(space.genes, settings, seed)
 
     def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
@@ -84,8 +87,25 @@ class EvolutionProposer:
                 subnet=seen.subnet(draft.genome),
                 n_params=sum(Parent.of(space.genes, draft.genome).costs),
             )
-            for index, draft in enumerate(self._breeder.breed(generation, parents, seen))
+            for index, draft in enumerate(self._drafts(generation, earlier, parents, seen))
         ]
+
+    def _drafts(
+        self,
+        generation: int,
+        earlier: Sequence[Outcome],
+        parents: Sequence[Parent],
+        seen: SeenSubnets,
+    ) -> Iterator[Draft]:
+        """The genomes of a generation, chosen by a surrogate where the settings name one."""
+        if self._settings.surrogate != "none":
+            from glora_search.proposing.surrogates import fitted  # it needs numpy
+
+            model = fitted(self._space, self._settings, earlier, numpy_seed(self._seed, generation))
+            if model is not None:
+                choice = Preselection(self._breeder, self._settings, self._seed, model)
+                return choice.breed(generation, parents, seen)
+        return self._breeder.breed(generation, parents, seen)
 
 
 def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:

@@ -11,6 +11,7 @@ from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
 OperatorSet = Literal["local", "published"]
 SearchMode = Literal["generational", "steady-state"]
+SurrogateName = Literal["none", "ridge", "trees"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class SearchSettings:
         mutation_probability: The probability that a gene is redrawn; the published operators use
             it.
         limits: Limits on a subnet's trainable adapter scalars.
+        surrogate: The model that chooses among `proposals` children of each place; `none` takes the
+            first. `ridge`: ridge regression. `trees`: gradient boosting. Only a generational
+            evolution has one.
+        proposals: Children that are made for each place where there is a surrogate.
 
     Raises:
         InvalidConfigError: Values are out of range; the message names all of them.
@@ -54,6 +59,8 @@ class SearchSettings:
     crossovers: int = 25
     mutation_probability: float = 0.2
     limits: ParamLimits = NO_LIMITS
+    surrogate: SurrogateName = "none"
+    proposals: int = 10
 
     def __post_init__(self) -> None:
         faults = [
@@ -64,6 +71,7 @@ class SearchSettings:
                 ("parents", self.parents, 1),
                 ("mutations", self.mutations, 0),
                 ("crossovers", self.crossovers, 0),
+                ("proposals", self.proposals, 1),
             )
             if value < least
         ]
@@ -71,11 +79,17 @@ class SearchSettings:
             ("sampler", self.sampler, get_args(SamplerName)),
             ("operators", self.operators, get_args(OperatorSet)),
             ("mode", self.mode, get_args(SearchMode)),
+            ("surrogate", self.surrogate, get_args(SurrogateName)),
         ):
             if value not in accepted:
                 faults.append(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
         if self.mode == "steady-state" and self.sampler != "evolution":
             faults.append(f"steady-state mode needs the sampler evolution; got {self.sampler}")
+        if self.surrogate != "none" and not self.is_generational_evolution:
+            faults.append(
+                "a surrogate needs the sampler evolution in generational mode; "
+                f"got {self.sampler}, {self.mode}"
+            )
         if self.mutations + self.crossovers > self.population:
             faults.append(
                 f"mutations + crossovers must fit into the population; got {self.mutations} + "
@@ -87,6 +101,11 @@ class SearchSettings:
             )
         if faults:
             raise InvalidConfigError("search settings: " + "; ".join(faults))
+
+    @property
+    def is_generational_evolution(self) -> bool:
+        """Whether whole generations are bred, from those before."""
+        return self.sampler == "evolution" and self.mode == "generational"
 
     @property
     def n_candidates(self) -> int:

@@ -49,6 +49,8 @@ def search_settings(file: StudyFile) -> SearchSettings:
         crossovers=section.crossovers,
         mutation_probability=section.mutation_probability,
         limits=param_limits(file),
+        surrogate=section.surrogate,
+        proposals=section.proposals,
     )
 
 

@@ -40,6 +40,8 @@ class SearchSection(Section):
     max_failures: Count = 10
     flush_every: Count = 50
     flush_s: Positive = 5.0
+    surrogate: Literal["none", "ridge", "trees"] = "none"
+    proposals: Count = 10
 
     @field_validator("mode")
     @classmethod
@@ -47,6 +49,18 @@ class SearchSection(Section):
         sampler = info.data.get("sampler")
         if value == "steady-state" and sampler not in (None, "evolution"):
             raise ValueError(f'"steady-state" needs the sampler "evolution"; got "{sampler}"')
+        return value
+
+    @field_validator("surrogate")
+    @classmethod
+    def _bred_in_generations(cls, value: object, info: ValidationInfo) -> object:
+        sampler, mode = info.data.get("sampler"), info.data.get("mode")
+        is_set = value != cls.model_fields[str(info.field_name)].default
+        if is_set and (sampler not in (None, "evolution") or mode == "steady-state"):
+            raise ValueError(
+                'needs the sampler "evolution" in the mode "generational"; '
+                f'got "{sampler}", "{mode}"'
+            )
         return value
 
     @field_validator("parents")
