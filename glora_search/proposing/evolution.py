@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from operator import ne
 
 from glora_search.proposing.breeding import Breeder, Draft
 from glora_search.proposing.operators import Parent
@@ -74,8 +75,7 @@ class EvolutionProposer:
         """The candidates of one generation."""
         space = self._space
         earlier = earlier_than(generation, history)
-        best = fittest(earlier, self._settings.objectives, self._settings.parents)
-        parents = [Parent.of(space.genes, space.encode(o.candidate.subnet)) for o in best]
+        parents, best = self._parents(earlier)
         digests = [o.candidate.subnet.digest for o in best]
         seen = SeenSubnets(space, {o.candidate.subnet.digest for o in earlier})
         return [
@@ -89,6 +89,22 @@ class EvolutionProposer:
             )
             for index, draft in enumerate(self._drafts(generation, earlier, parents, seen))
         ]
+
+    def _parents(self, earlier: Sequence[Outcome]) -> tuple[list[Parent], list[Outcome]]:
+        """The parents of a generation, best first, and their outcomes."""
+        settings, space = self._settings, self._space
+        least = settings.diversity
+        n_ranked = len(earlier) if least else settings.parents
+        parents: list[Parent] = []
+        chosen: list[Outcome] = []
+        for outcome in fittest(earlier, settings.objectives, n_ranked):
+            if len(chosen) == settings.parents:
+                break
+            genome = space.encode(outcome.candidate.subnet)
+            if all(sum(map(ne, genome, parent.genome)) >= least for parent in parents):
+                parents.append(Parent.of(space.genes, genome))
+                chosen.append(outcome)
+        return parents, chosen
 
     def _drafts(
         self,

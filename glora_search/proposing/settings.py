@@ -43,6 +43,8 @@ class SearchSettings:
             first. `ridge`: ridge regression. `trees`: gradient boosting. Only a generational
             evolution has one.
         proposals: Children that are made for each place where there is a surrogate.
+        diversity: In how many genes two parents differ at least; nearer outcomes than that are
+            passed over for worse ones. Only a generational evolution has it.
 
     Raises:
         InvalidConfigError: Values are out of range; the message names all of them.
@@ -61,6 +63,7 @@ class SearchSettings:
     limits: ParamLimits = NO_LIMITS
     surrogate: SurrogateName = "none"
     proposals: int = 10
+    diversity: int = 0
 
     def __post_init__(self) -> None:
         faults = [
@@ -72,6 +75,7 @@ class SearchSettings:
                 ("mutations", self.mutations, 0),
                 ("crossovers", self.crossovers, 0),
                 ("proposals", self.proposals, 1),
+                ("diversity", self.diversity, 0),
             )
             if value < least
         ]
@@ -85,11 +89,15 @@ class SearchSettings:
                 faults.append(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
         if self.mode == "steady-state" and self.sampler != "evolution":
             faults.append(f"steady-state mode needs the sampler evolution; got {self.sampler}")
-        if self.surrogate != "none" and not self.is_generational_evolution:
-            faults.append(
-                "a surrogate needs the sampler evolution in generational mode; "
-                f"got {self.sampler}, {self.mode}"
+        faults += [
+            f"{name} needs the sampler evolution in generational mode; "
+            f"got {self.sampler}, {self.mode}"
+            for name, is_set in (
+                ("a surrogate", self.surrogate != "none"),
+                ("diversity", self.diversity != 0),
             )
+            if is_set and not self.is_generational_evolution
+        ]
         if self.mutations + self.crossovers > self.population:
             faults.append(
                 f"mutations + crossovers must fit into the population; got {self.mutations} + "

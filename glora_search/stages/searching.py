@@ -51,6 +51,7 @@ def search_settings(file: StudyFile) -> SearchSettings:
         limits=param_limits(file),
         surrogate=section.surrogate,
         proposals=section.proposals,
+        diversity=section.diversity,
     )
 
 

@@ -42,6 +42,7 @@ class SearchSection(Section):
     flush_s: Positive = 5.0
     surrogate: Literal["none", "ridge", "trees"] = "none"
     proposals: Count = 10
+    diversity: CountOrZero = 0
 
     @field_validator("mode")
     @classmethod
@@ -51,7 +52,7 @@ class SearchSection(Section):
             raise ValueError(f'"steady-state" needs the sampler "evolution"; got "{sampler}"')
         return value
 
-    @field_validator("surrogate")
+    @field_validator("surrogate", "diversity")
     @classmethod
     def _bred_in_generations(cls, value: object, info: ValidationInfo) -> object:
         sampler, mode = info.data.get("sampler"), info.data.get("mode")

@@ -59,6 +59,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ({"search": {"min_params": 5, "max_params": 4}}, "at least min_params of 5"),
         ({"search": {"surrogate": "ridge", "sampler": "tpe"}}, 'needs the sampler "evolution"'),
         ({"search": {"surrogate": "trees", "mode": "steady-state"}}, 'mode "generational"'),
+        ({"search": {"diversity": 3, "sampler": "random"}}, 'needs the sampler "evolution"'),
         ({"supernet": {"device": "gpu"}}, "auto, cpu, cuda"),
         ({"cluster": {"workers": True}}, "cluster.workers"),
         ({"supernet": {"lr": "1e-3"}}, "supernet.lr"),
@@ -139,7 +140,7 @@ def test_defaults_are_those_of_the_records() -> None:
     settings, section = SearchSettings(), SearchSection()
     for name in (
         *("sampler", "operators", "population", "generations", "parents", "mutations"),
-        *("crossovers", "mutation_probability", "surrogate", "proposals"),
+        *("crossovers", "mutation_probability", "surrogate", "proposals", "diversity"),
     ):
         assert getattr(section, name) == getattr(settings, name), name
     assert section.fitness == str(settings.objectives)
