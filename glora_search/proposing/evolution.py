@@ -78,17 +78,21 @@ class EvolutionProposer:
         parents, best = self._parents(earlier)
         digests = [o.candidate.subnet.digest for o in best]
         seen = SeenSubnets(space, {o.candidate.subnet.digest for o in earlier})
-        return [
-            Candidate(
-                generation=generation,
-                index=index,
-                operator=draft.operator,
-                parents=tuple(digests[p] for p in draft.parents),
-                subnet=seen.subnet(draft.genome),
-                n_params=sum(Parent.of(space.genes, draft.genome).costs),
+        candidates = []
+        for index, draft in enumerate(self._drafts(generation, earlier, parents, seen)):
+            n_params = sum(Parent.of(space.genes, draft.genome).costs)
+            candidates.append(
+                Candidate(
+                    generation=generation,
+                    index=index,
+                    operator=draft.operator,
+                    parents=tuple(digests[p] for p in draft.parents),
+                    subnet=seen.subnet(draft.genome),
+                    n_params=n_params,
+                    price=self._settings.price_of(n_params, space),
+                )
             )
-            for index, draft in enumerate(self._drafts(generation, earlier, parents, seen))
-        ]
+        return candidates
 
     def _parents(self, earlier: Sequence[Outcome]) -> tuple[list[Parent], list[Outcome]]:
         """The parents of a generation, best first, and their outcomes."""
@@ -134,6 +138,6 @@ def fittest(outcomes: Iterable[Outcome], objectives: Objectives, n: int) -> list
     finite = (
         outcome
         for outcome in outcomes
-        if (value := objectives.only.value(outcome)) is not None and math.isfinite(value)
+        if (value := objectives.fitness(outcome)) is not None and math.isfinite(value)
     )
     return heapq.nsmallest(n, finite, key=objectives.rank)

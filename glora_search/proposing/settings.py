@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from glora_search.study.objectives import BY_LOSS, Objectives
-from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
+from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits, SearchSpace
 
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
 OperatorSet = Literal["local", "published"]
@@ -45,6 +46,8 @@ class SearchSettings:
         proposals: Children that are made for each place where there is a surrogate.
         diversity: In how many genes two parents differ at least; nearer outcomes than that are
             passed over for worse ones. Only a generational evolution has it.
+        size_price: What the largest subnet that the limits allow costs, in the unit of the fitness;
+            a smaller one costs its share of that. The price makes a fitness worse.
 
     Raises:
         InvalidConfigError: Values are out of range; the message names all of them.
@@ -64,6 +67,7 @@ class SearchSettings:
     surrogate: SurrogateName = "none"
     proposals: int = 10
     diversity: int = 0
+    size_price: float = 0.0
 
     def __post_init__(self) -> None:
         faults = [
@@ -98,6 +102,8 @@ class SearchSettings:
             )
             if is_set and not self.is_generational_evolution
         ]
+        if not 0 <= self.size_price < math.inf:
+            faults.append(f"size_price must be a number from 0 on; got {self.size_price}")
         if self.mutations + self.crossovers > self.population:
             faults.append(
                 f"mutations + crossovers must fit into the population; got {self.mutations} + "
@@ -114,6 +120,15 @@ class SearchSettings:
     def is_generational_evolution(self) -> bool:
         """Whether whole generations are bred, from those before."""
         return self.sampler == "evolution" and self.mode == "generational"
+
+    def price_of(self, n_params: int, space: SearchSpace) -> float:
+        """What the size of a subnet of `space` makes its fitness worse by."""
+        if not self.size_price:
+            return 0.0
+        most = self.limits.max_params
+        if most is None:
+            most = sum(max(costs) for costs in space.costs)
+        return self.size_price * n_params / max(most, 1)
 
     @property
     def n_candidates(self) -> int:

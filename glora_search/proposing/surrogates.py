@@ -40,17 +40,17 @@ def fitted(
         earlier: The outcomes to fit, in any order. Those that failed are left out.
         seed: Of what a model draws at random.
     """
-    objective = settings.objectives.only
+    objectives = settings.objectives
     known = [
         (outcome.candidate.place, space.encode(outcome.candidate.subnet), value)
         for outcome in earlier
-        if (value := objective.value(outcome)) is not None and math.isfinite(value)
+        if (value := objectives.fitness(outcome)) is not None and math.isfinite(value)
     ]
     if settings.surrogate == "none" or len(known) < _ENOUGH:
         return None
     known.sort(key=lambda each: each[0])  # sums depend on the order
     values = np.array([value for _, _, value in known])
-    if objective.higher_is_better:
+    if objectives.only.higher_is_better:
         values = -values
     spread = values.std()
     if not spread > 0:

@@ -13,6 +13,7 @@ from pydantic import ValidationInfo, field_validator
 from glora_search.study.section_types import (
     Count,
     CountOrZero,
+    NotNegative,
     Positive,
     Probability,
     Section,
@@ -25,7 +26,7 @@ class SearchSection(Section):
     sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
     operators: Literal["local", "published"] = "local"
     mode: Literal["generational", "steady-state"] = "generational"
-    fitness: Literal["loss", "top1"] = "loss"
+    fitness: Literal["loss", "top1", "calibrated-loss"] = "loss"
     population: Count = 50
     generations: CountOrZero = 20
     parents: Count = 10
@@ -43,6 +44,7 @@ class SearchSection(Section):
     surrogate: Literal["none", "ridge", "trees"] = "none"
     proposals: Count = 10
     diversity: CountOrZero = 0
+    size_price: NotNegative = 0.0
 
     @field_validator("mode")
     @classmethod

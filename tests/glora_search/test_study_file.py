@@ -36,7 +36,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ("study.name", "required"),
         ("supernet.epochs", '"many"', "integer"),
         ("supernet.lr", "-1.0", "greater than 0"),
-        ("search.fitness", '"los"', "'loss' or 'top1'"),
+        ("search.fitness", '"los"', "'loss', 'top1' or 'calibrated-loss'"),
         ("search.generatoins", "unknown key", "did you mean 'generations'?"),
     ):
         line = next(line for line in lines if line.strip().startswith(key))
@@ -141,6 +141,7 @@ def test_defaults_are_those_of_the_records() -> None:
     for name in (
         *("sampler", "operators", "population", "generations", "parents", "mutations"),
         *("crossovers", "mutation_probability", "surrogate", "proposals", "diversity"),
+        "size_price",
     ):
         assert getattr(section, name) == getattr(settings, name), name
     assert section.fitness == str(settings.objectives)
