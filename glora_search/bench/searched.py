@@ -16,11 +16,13 @@ from glora_search.bench.memory import training_bytes
 from glora_search.bench.runs import Run
 from glora_search.evaluating.results import score_run, worker_name
 from glora_search.proposing import Proposer, SearchSettings, make_proposer
+from glora_search.stages.held_out import search_splits
 from glora_search.stages.prepare import Materials, device_of, param_limits
 from glora_search.stages.progress import Silent
-from glora_search.stages.searching import measures_calibrated, search_settings
+from glora_search.stages.searching import exact_evaluator, search_settings
 from glora_search.stages.training import train_or_load_supernet
 from glora_search.stages.warm_start import measured_sensitivity
+from glora_search.study.finalists import score_finalists, winner_of
 from glora_search.study.outcomes import Outcome
 from search_spaces import GLoRASearchError, SubnetConfig
 from supernet import SubnetEvaluator, Supernet
@@ -69,13 +71,8 @@ def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
     space, limits = materials.space, param_limits(materials.file)
     if run.role == "final" and run.method == "glora-random":
         return space.sample(random.Random(f"bench/{run.seed}"), limits)
-    evaluator = SubnetEvaluator(
-        supernet,
-        materials.val.to(device_of(materials.file)),
-        batch_size=materials.file.search.batch_size,
-        calibrated=measures_calibrated(materials.file),
-    )
     if run.role == "sweep":
+        evaluator = exact_evaluator(materials, supernet, materials.val)
         draws = random.Random("bench/sweep")
         subnets = [space.sample(draws, limits) for _ in range(_SWEEP_SUBNETS)]
         losses = {
@@ -89,11 +86,20 @@ def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
     proposer = make_proposer(
         space, settings, run.seed, sensitivity=measured_sensitivity(materials, supernet)
     )
-    outcomes = _evolve(proposer, settings, evaluator)
+    splits = search_splits(materials)
+    outcomes = _evolve(proposer, settings, exact_evaluator(materials, supernet, splits.seen))
     best = min(outcomes, key=settings.objectives.rank)
     if best.failed:
         raise GLoRASearchError(f"every candidate failed; the last error: {best.error}")
-    return best.candidate.subnet
+    if splits.held_out is None:
+        return best.candidate.subnet
+    trials = dict(enumerate(outcomes))
+    judge = exact_evaluator(materials, supernet, splits.judged)
+    n = materials.file.search.finalists
+    finalists = score_finalists(trials, settings.objectives, n, judge.evaluate_each)
+    winner = winner_of(trials, settings.objectives, finalists)
+    assert winner is not None, "not all of them failed"
+    return trials[winner].candidate.subnet
 
 
 def _evolve(

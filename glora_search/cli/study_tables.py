@@ -154,10 +154,13 @@ def _study_lines(study: StudyStatus) -> list[str]:
         )
         final = next((f for f in study.finalists if f.trial == trial), None)
         if final is not None:
+            held_out = final.held_out is not None
+            others = f"on images other than these {final.held_out}" if held_out else "in bf16"
             lines.append(
-                f"in fp32   val loss {number(final.loss, 4)}, val top-1 {number(final.top1, 3)}, "
+                f"{'held out' if held_out else 'in fp32'}  ".ljust(10)
+                + f"val loss {number(final.loss, 4)}, val top-1 {number(final.top1, 3)}, "
                 f"the best of {len(study.finalists)} finalists; the figures above are the "
-                "search's, in bf16"
+                f"search's, {others}"
             )
     if study.export:
         n_averaged = len(study.export.get("average_of", ()))

@@ -194,6 +194,7 @@ def _finalists(value: Any) -> Iterator[Finalist]:
                 loss=_number(row.get("loss")),
                 top1=_number(row.get("top1")),
                 calibrated_loss=_number(row.get("calibrated_loss")),
+                held_out=_integer(row.get("held_out")),
             )
 
 

@@ -14,6 +14,7 @@ from glora_search.reporting.formatting import (
     standard_error,
 )
 from glora_search.reporting.snapshot import Snapshot
+from glora_search.study.finalists import Finalist
 from glora_search.study.objectives import LOSS, Objective
 
 
@@ -117,6 +118,9 @@ def _winner(snapshot: Snapshot) -> list[str]:
         return ["There is no winner: no evaluation gave numbers."]
     best, n_val = snapshot.complete[snapshot.winner], snapshot.facts.n_val
     candidate = best.candidate
+    finalists = snapshot.facts.finalists
+    if finalists and finalists[0].held_out is not None:
+        n_val = None  # the search saw a part of them
     images = "" if n_val is None else f" on {n_val:,} images"
     told = [
         f"The winner is trial {snapshot.winner}, made by {candidate.operator} in generation "
@@ -130,16 +134,27 @@ def _winner(snapshot: Snapshot) -> list[str]:
             f"top-1 to within one standard error: by top-1 alone the val split cannot tell them "
             f"apart."
         )
-    finalists = snapshot.facts.finalists
     if finalists and finalists[0].trial == snapshot.winner:
         first = finalists[0]
         told.append(
-            f"The search measured in bf16; of its {plural(len(finalists), 'finalist')}, scored "
-            f"again in float32, the winner is the best: val loss {loss(first.loss)}, val top-1 "
-            f"{percent_with_error(first.top1, n_val)} there."
+            f"{_scored_again(first, len(finalists))}, the winner is the best: val loss "
+            f"{loss(first.loss)}, val top-1 "
+            f"{percent_with_error(first.top1, first.held_out or n_val)} there."
         )
     told.append("Its val figures flatter it, because it was chosen by them.")
     return told
+
+
+def _scored_again(finalist: Finalist, n: int) -> str:
+    """How many finalists there were, and what was new about their scores."""
+    if finalist.held_out is None:
+        return (
+            f"The search measured in bf16; of its {plural(n, 'finalist')}, scored again in float32"
+        )
+    return (
+        f"Of the {plural(n, 'finalist')} of the search, scored again on "
+        f"{plural(finalist.held_out, 'val image')} that it had not seen"
+    )
 
 
 def _test(snapshot: Snapshot) -> list[str]:

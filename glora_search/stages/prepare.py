@@ -32,7 +32,13 @@ from supernet import (
     train_network,
 )
 from supernet.backbones import load_checkpoint, load_pretrained
-from supernet.data import load_search_splits, load_split, load_test_split, missing_classes
+from supernet.data import (
+    load_search_splits,
+    load_split,
+    load_test_split,
+    missing_classes,
+    n_held_out,
+)
 from supernet.fingerprints import backbone_fingerprint
 from supernet.methods import VLoRA
 from supernet.recipes import identity_of
@@ -108,6 +114,8 @@ def prepare(
             decode_workers=file.data.decode_workers,
             on_progress=lambda name, done, n: bar.update(done, name, total=n),
         )
+    if file.search.holdout:
+        n_held_out(len(val), file.search.holdout)  # raises now rather than after the training
     missing = missing_classes(train, val)
     if missing:
         progress.note(missing_note("validation", missing))

@@ -13,6 +13,7 @@ from glora_search.evaluating.in_process import InProcessEvaluator
 from glora_search.evaluating.package import EvaluationPackage
 from glora_search.proposing import SearchSettings, SteadyStateProposer, make_proposer
 from glora_search.recording import StudyRecord
+from glora_search.stages.held_out import search_splits
 from glora_search.stages.prepare import Materials, device_of, param_limits
 from glora_search.stages.progress import Bar, Progress
 from glora_search.stages.search_loop import LoopSettings, run_search, run_steady_search
@@ -28,7 +29,7 @@ from glora_search.study.objectives import CALIBRATED_LOSS, Objectives
 from glora_search.study.outcomes import Outcome
 from glora_search.study.study_file import StudyFile
 from search_spaces import SubnetConfig
-from supernet import Precision, SubnetEvaluator, Supernet
+from supernet import Precision, Split, SubnetEvaluator, Supernet
 from supernet.evaluation import autocast_dtype
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def search_supernet(
     progress: Progress,
 ) -> list[Outcome]:
     """Evaluate what a study lacks, in the mode of its file; see `run_search` and
-    `run_steady_search`.
+    `run_steady_search`. Where images are held out, the finalists are then scored on them.
 
     Args:
         record: The study, held by this process.
@@ -75,6 +76,19 @@ def search_supernet(
         workers: Where candidates are evaluated; None for this process.
         progress: Where to report to.
     """
+    outcomes = _searched(record, materials, supernet, workers, progress)
+    if materials.file.search.holdout:
+        rescore_finalists(record, record.trials(), materials, supernet, progress)
+    return outcomes
+
+
+def _searched(
+    record: StudyRecord,
+    materials: Materials,
+    supernet: Supernet,
+    workers: RayWorkers | None,
+    progress: Progress,
+) -> list[Outcome]:
     file = materials.file
     settings = search_settings(file)
     sensitivity = recorded_sensitivity(record, materials, supernet, progress)
@@ -105,7 +119,8 @@ def rescore_finalists(
     supernet: Supernet,
     progress: Progress,
 ) -> None:
-    """Score the best of a finished search in float32, unless that has been done.
+    """Score the best of a finished search in float32, on the images that were held out if there are
+    such, unless that has been done.
 
     Args:
         record: The study, held by this process.
@@ -116,24 +131,37 @@ def rescore_finalists(
     """
     if from_attributes(record.attributes):
         return
-    search = materials.file.search
-    device = next(supernet.parameters()).device
-    evaluator = SubnetEvaluator(
-        supernet,
-        materials.val.to(device),
-        batch_size=search.batch_size,
-        calibrated=measures_calibrated(materials.file),
-    )
+    splits = search_splits(materials)
+    evaluator = exact_evaluator(materials, supernet, splits.judged)
+    where = "in fp32" if splits.held_out is None else f"on {splits.held_out} held-out images"
 
     def score(subnets: Sequence[SubnetConfig]) -> Scores:
-        with progress.bar("scoring finalists in fp32", len(subnets)) as bar:
+        with progress.bar(f"scoring finalists {where}", len(subnets)) as bar:
             results = evaluator.evaluate_each(subnets)
             for done, (position, found) in enumerate(results, start=1):
                 bar.update(done)
                 yield position, found
 
-    finalists = score_finalists(trials, record.objectives, search.finalists, score)
+    finalists = score_finalists(
+        trials,
+        record.objectives,
+        materials.file.search.finalists,
+        score,
+        held_out=splits.held_out,
+    )
     record.set_attribute(ATTRIBUTE, to_attribute(finalists))
+
+
+def exact_evaluator(materials: Materials, supernet: Supernet, split: Split) -> SubnetEvaluator:
+    """Scores subnets in float32 in this process, where the supernet is, as the study's search
+    does.
+    """
+    return SubnetEvaluator(
+        supernet,
+        split.to(next(supernet.parameters()).device),
+        batch_size=materials.file.search.batch_size,
+        calibrated=materials.file.search.fitness == CALIBRATED_LOSS.name,
+    )
 
 
 class _BestSoFar:
@@ -158,19 +186,14 @@ def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | N
     package = EvaluationPackage.of(
         supernet,
         materials.architecture,
-        materials.val,
+        search_splits(materials).seen,
         batch_size=file.search.batch_size,
         precision=file.search.precision,
         device=_evaluation_device(file),
         threads=file.cluster.cpus_per_worker,
-        calibrated=measures_calibrated(file),
+        calibrated=file.search.fitness == CALIBRATED_LOSS.name,
     )
     return InProcessEvaluator(package) if workers is None else workers.evaluator(package)
-
-
-def measures_calibrated(file: StudyFile) -> bool:
-    """Whether the calibrated loss is measured: it takes time, and only one fitness needs it."""
-    return file.search.fitness == CALIBRATED_LOSS.name
 
 
 def search_precision(file: StudyFile) -> Precision:

@@ -1,8 +1,10 @@
-"""Finalists: where fitness was measured in bf16, the best subnets are scored again in float32.
+"""Finalists: the best subnets of a search are scored again, and the winner is the best of these.
 
-In bf16 close candidates change places, and the luckiest rounding wins. So the best few of a search
-are scored once more in float32, and the winner is the best of these. Plain values; who scores them
-is an argument.
+That is done where fitness was measured in bf16: there close candidates change places, and the
+luckiest rounding wins. So they are scored in float32. And it is done where a part of the validation
+split was held out: the best of a thousand on the same images is the luckiest as well, and on images
+that the search has not seen its figures are not chosen for their luck. Plain values; who scores is
+an argument.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from glora_search.study.outcomes import Outcome
 from search_spaces import SubnetConfig
 
 ATTRIBUTE: Final = "finalists"
-"""Of the study: a list of {trial, loss, top1}, best first, as measured in float32."""
+"""Of the study: a list of the fields of `Finalist`, best first."""
 
 Scores = Iterable[tuple[int, "Figures | Exception"]]
 """(position, figures in float32 or what went wrong), each position once."""
@@ -28,15 +30,18 @@ class Finalist:
 
     Args:
         trial: Optuna's number.
-        loss: On the validation split, float32, nats; None if that failed.
+        loss: On the validation split or its held-out part, float32, nats; None if that failed.
         top1: Likewise, a fraction.
         calibrated_loss: Likewise, where it is the fitness; else None.
+        held_out: Images of the held-out part, where it was scored on that; None for the images of
+            the search.
     """
 
     trial: int
     loss: float | None
     top1: float | None
     calibrated_loss: float | None = None
+    held_out: int | None = None
 
 
 def score_finalists(
@@ -44,14 +49,17 @@ def score_finalists(
     objectives: Objectives,
     n: int,
     score: Callable[[Sequence[SubnetConfig]], Scores],
+    *,
+    held_out: int | None = None,
 ) -> list[Finalist]:
-    """The best `n` trials with their float32 figures, best first by these.
+    """The best `n` trials with their new figures, best first by these.
 
     Args:
         trials: All of a study, by Optuna's number.
         objectives: By which they rank, before and after.
         n: How many, if there are so many that did not fail.
         score: Subnets to their figures.
+        held_out: As in `Finalist`.
     """
     complete = [number for number, outcome in trials.items() if not outcome.failed]
     best = sorted(complete, key=lambda number: objectives.rank(trials[number]))[:n]
@@ -59,13 +67,14 @@ def score_finalists(
     for position, found in score([trials[number].candidate.subnet for number in best]):
         number = best[position]
         if isinstance(found, Exception):
-            scored[number] = Finalist(trial=number, loss=None, top1=None)
+            scored[number] = Finalist(trial=number, loss=None, top1=None, held_out=held_out)
             continue
         scored[number] = Finalist(
             trial=number,
             loss=found.loss,
             top1=found.top1,
             calibrated_loss=found.calibrated_loss,
+            held_out=held_out,
         )
 
     def rank(finalist: Finalist) -> tuple[float, ...]:
@@ -90,7 +99,7 @@ def best_trials(
 ) -> list[int]:
     """The numbers of the trials that did not fail, best first.
 
-    Finalists come first, in the order of their float32 figures; those that failed then are left
+    Finalists come first, in the order of their new figures; those that failed then are left
     out.
     """
     scored = [f.trial for f in finalists if f.loss is not None and f.trial in trials]

@@ -17,6 +17,7 @@ from glora_search.study.section_types import (
     Positive,
     Probability,
     Section,
+    Share,
 )
 
 
@@ -38,6 +39,7 @@ class SearchSection(Section):
     batch_size: Count = 256
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     finalists: CountOrZero = 10
+    holdout: Share = 0.0
     max_failures: Count = 10
     flush_every: Count = 50
     flush_s: Positive = 5.0
@@ -64,6 +66,15 @@ class SearchSection(Section):
             raise ValueError(
                 'needs the sampler "evolution" in the mode "generational"; '
                 f'got "{sampler}", "{mode}"'
+            )
+        return value
+
+    @field_validator("holdout")
+    @classmethod
+    def _judged_by_finalists(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("finalists") == 0:
+            raise ValueError(
+                "nobody would see the images that are held out: finalists must be above 0 with it"
             )
         return value
 

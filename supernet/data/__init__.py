@@ -18,6 +18,7 @@ from supernet.data.examples import (
 from supernet.data.few_shot import FEW_SHOT_SETS, FewShotSource
 from supernet.data.files import FileImages
 from supernet.data.folder import FolderSource
+from supernet.data.holdout import hold_out, n_held_out
 from supernet.data.loading import (
     CACHE_BYTES,
     Progress,
@@ -60,9 +61,11 @@ __all__ = [
     "TensorSplit",
     "TimmSource",
     "VTABSource",
+    "hold_out",
     "load_search_splits",
     "load_split",
     "load_test_split",
     "missing_classes",
+    "n_held_out",
     "pixel_fingerprint",
 ]

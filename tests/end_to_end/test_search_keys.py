@@ -9,15 +9,26 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from tiny_study import found, study
 
+from glora_search.bench.runs import Run
+from glora_search.bench.searched import search_winner
+from glora_search.cli.study_tables import study_output
 from glora_search.evaluating.in_process import InProcessEvaluator
 from glora_search.operations.launching import SearchResult, launch, resume
+from glora_search.operations.status import study_status
 from glora_search.recording import Database
 from glora_search.stages import searching, warm_start
+from glora_search.stages.prepare import prepare
+from glora_search.stages.progress import Silent
 from glora_search.study.attributes import SENSITIVITY
+from glora_search.study.finalists import from_attributes
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
+from supernet import evaluate_subnets
+from supernet.data import hold_out
+from supernet.errors import DataError
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +93,54 @@ def test_a_warm_start_is_resumed_as_it_began(
     monkeypatch.setattr(warm_start, "sensitivity", None)  # nobody may measure it again
     resumed = resume("tiny", storage=storage(tmp_path / "parts"))
     assert found(resumed.outcomes) == found(result.outcomes)
+
+
+def test_the_winner_is_the_best_on_images_that_the_search_did_not_see(tmp_path: Path) -> None:
+    """Trials carry the figures of the seen part, finalists those of the other; and a bench finds
+    the same winner.
+    """
+    result = launched(tmp_path, holdout=0.25, finalists=6)
+    trials, attributes, objectives = recorded(tmp_path)
+    seen, held_out = hold_out(result.materials.val, 0.25, seed=3)
+    assert (len(seen), len(held_out)) == (45, 15)
+    subnets = [outcome.candidate.subnet for outcome in trials.values()]
+    on_seen, on_held_out = (
+        [(e.loss, e.top1) for e in evaluate_subnets(result.supernet, subnets, split)]
+        for split in (seen, held_out)
+    )
+    assert [(o.loss, o.top1) for o in trials.values()] == on_seen
+    assert optunas_values(tmp_path) == {number: o.loss for number, o in trials.items()}
+    finalists = from_attributes(attributes)
+    best = sorted(trials, key=lambda number: objectives.rank(trials[number]))[:6]
+    assert {finalist.trial for finalist in finalists} == set(best)
+    numbers = list(trials)
+    for finalist in finalists:
+        expected = on_held_out[numbers.index(finalist.trial)]
+        assert (finalist.loss, finalist.top1, finalist.held_out) == (*expected, 15)
+    assert finalists[0].loss == min(finalist.loss for finalist in finalists)
+    assert result.export.trial == finalists[0].trial
+    assert result.export.val.loss == finalists[0].loss
+    lines = study_output(study_status("tiny", storage(tmp_path))).lines
+    assert any("held out" in line and "other than these 15" in line for line in lines)
+
+    section = result.materials.file.supernet
+    run = Run(
+        task="tiny",
+        method="glora-search",
+        seed=3,
+        lr=section.lr,
+        epochs=section.epochs,
+        role="final",
+    )
+    fresh = prepare(result.materials.file, Silent())
+    network, n_params, _ = search_winner(run, fresh)
+    assert n_params == trials[finalists[0].trial].candidate.n_params
+    expected = result.supernet.merge(trials[finalists[0].trial].candidate.subnet).state_dict()
+    assert all(torch.equal(network.state_dict()[k], tensor) for k, tensor in expected.items())
+
+
+def test_a_share_that_holds_out_nothing_ends_a_launch_at_once(tmp_path: Path) -> None:
+    """Before the supernet trains."""
+    with pytest.raises(DataError, match="holds out 0"):
+        launched(tmp_path, holdout=0.001)
+    assert not list(tmp_path.rglob("supernet*"))

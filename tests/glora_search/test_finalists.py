@@ -117,6 +117,15 @@ def test_the_best_trials_are_ranked_as_the_winner_is() -> None:
     assert best_trials(TRIALS, BY_LOSS, finalists) == [3, 0, 4]
 
 
+def test_finalists_of_held_out_images_say_so() -> None:
+    """Those that failed there as well; and what older versions stored still reads."""
+    table = {**EXACT, 1: ArithmeticError("not finite")}
+    finalists = score_finalists(TRIALS, BY_LOSS, 3, scoring(TRIALS, table), held_out=40)
+    assert [f.held_out for f in finalists] == [40, 40, 40]
+    stored = {"finalists": [{"trial": 3, "loss": 0.1, "top1": 0.5}]}
+    assert from_attributes(stored) == [Finalist(trial=3, loss=0.1, top1=0.5)]
+
+
 def test_finalists_survive_the_database(tmp_path: Path) -> None:
     finalists = [Finalist(trial=3, loss=0.1, top1=0.5), Finalist(trial=1, loss=None, top1=None)]
     with recorded(tmp_path, outcomes(5)) as record:
@@ -138,6 +147,16 @@ def test_a_report_names_the_winner_of_the_finalists(tmp_path: Path) -> None:
     assert f"The winner is trial {winner}," in told
     assert "bf16" in told
     assert "0.1234" in told
+
+
+def test_a_report_tells_what_was_held_out(tmp_path: Path) -> None:
+    with recorded(tmp_path, outcomes(30)) as record:
+        winner = take_snapshot(record).ranking[3]
+        judged = [Finalist(trial=winner, loss=0.1234, top1=0.5, held_out=40)]
+        record.set_attribute("finalists", to_attribute(judged))
+        told = " ".join(summary_sentences(take_snapshot(record)))
+    assert "scored again on 40 val images that it had not seen, the winner is the best" in told
+    assert "bf16" not in told
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [None], [{}], [{"trial": "1"}], {"a": 1}])
@@ -275,7 +294,7 @@ def test_a_crash_before_the_end_of_the_scoring_is_made_up_for(
     """The search is over, the finalists are not recorded yet: they are scored again, and alike."""
     folder, undisturbed = in_bf16
 
-    def interrupted(*_arguments: Any) -> list[Finalist]:
+    def interrupted(*_arguments: Any, **_named: Any) -> list[Finalist]:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

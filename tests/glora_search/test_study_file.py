@@ -57,6 +57,8 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ({"search": {"parents": 9}}, "at most the population of 8"),
         ({"search": {"mutations": 6}}, "must not exceed the population of 8"),
         ({"search": {"min_params": 5, "max_params": 4}}, "at least min_params of 5"),
+        ({"search": {"holdout": 0.2, "finalists": 0}}, "finalists must be above 0"),
+        ({"search": {"holdout": 1.0}}, "less than 1"),
         ({"search": {"surrogate": "ridge", "sampler": "tpe"}}, 'needs the sampler "evolution"'),
         ({"search": {"surrogate": "trees", "mode": "steady-state"}}, 'mode "generational"'),
         ({"search": {"diversity": 3, "sampler": "random"}}, 'needs the sampler "evolution"'),
