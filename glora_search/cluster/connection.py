@@ -34,6 +34,9 @@ __all__ = ["WorkerPool", "await_head", "connect", "last_words", "ray"]
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
 _CLIENT_TRIES: Final = 3
+_NO_CLIENT_SERVER: Final = "Initialization failure from server"
+"""So begins what Ray says where the server of a client was too slow or ended early."""
+
 _HEAD_PATIENCE_S: Final = 30.0  # a head that restarts is back by then; half of Ray's own
 
 
@@ -126,15 +129,15 @@ def connect(
 
 
 def _init(options: dict[str, Any]) -> None:
-    """Call `ray.init`, again where the head was too slow in starting the server that each client
-    has to itself: Ray waits for that for a fixed time only.
+    """Call `ray.init`, again where the server that each client has to itself did not come up: Ray
+    waits for it for a fixed time only, and fails in several ways where its process ends early.
     """
     for tries_left in reversed(range(_CLIENT_TRIES)):
         try:
             ray.init(**options)
             return
         except ConnectionError as error:
-            if not tries_left or "Starting Ray client server failed" not in str(error):
+            if not tries_left or _NO_CLIENT_SERVER not in str(error):
                 raise
             _log.warning("the head did not start a server for this client in time; trying again")
 
