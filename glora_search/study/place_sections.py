@@ -61,6 +61,7 @@ class StudySection(Section):
     """Who is this study, and where do its files go."""
 
     name: StudyName
+    preset: Literal["published"] | None = None
     seed: Seed = 0
     directory: AbsolutePath = Field(
         default_factory=lambda: Path("glora-search-runs").absolute(), validate_default=False
