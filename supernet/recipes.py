@@ -62,8 +62,7 @@ class Design:
             equally often (FairNAS, Chu et al. 2021, arXiv 1907.01845: consecutive paths form a
             Latin square of choices).
         limits: Uniform paths are drawn from the subnets within these limits.
-        paths_per_step: Paths of a step, each with `batch_size` images of its own. K of them in one
-            process are what one path in each of K processes is.
+        paths_per_step: Parts of a step's batch, of which each takes a path of its own.
         sandwich: Random subnets of a step beside the largest and the smallest, all on the whole
             batch; the largest teaches the others its probabilities (BigNAS, Yu et al. 2020, arXiv
             2003.11142). 0 is a single path without a teacher.

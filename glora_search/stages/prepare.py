@@ -146,10 +146,11 @@ def with_epochs(file: StudyFile, space: SearchSpace, n_train: int) -> StudyFile:
     section = file.supernet
     if section.epochs != AUTO:
         return file
-    paths_a_step = section.paths_per_step * max(1, section.workers)
-    steps = math.ceil(n_train / (paths_a_step * section.batch_size))
+    workers = max(1, section.workers)
+    steps = math.ceil(n_train / (workers * section.batch_size))
     choices = max(len(gene.choices) for gene in space.genes)
-    epochs = math.ceil(PATHS_A_CHOICE * choices / (steps * paths_a_step))
+    paths = PATHS_A_CHOICE * choices
+    epochs = math.ceil(paths / (steps * workers * section.paths_per_step))
     return file.model_copy(update={"supernet": section.model_copy(update={"epochs": epochs})})
 
 
