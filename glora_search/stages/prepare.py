@@ -150,7 +150,8 @@ def with_epochs(file: StudyFile, space: SearchSpace, n_train: int) -> StudyFile:
     steps = math.ceil(n_train / (workers * section.batch_size))
     choices = max(len(gene.choices) for gene in space.genes)
     paths = PATHS_A_CHOICE * choices
-    epochs = math.ceil(paths / (steps * workers * section.paths_per_step))
+    paths_a_step = workers * (section.sandwich or section.paths_per_step)
+    epochs = math.ceil(paths / (steps * paths_a_step))
     return file.model_copy(update={"supernet": section.model_copy(update={"epochs": epochs})})
 
 

@@ -184,10 +184,3 @@ class SupernetSection(_Recipe):
         """The keys that decide what the trained supernet is, wherever it trains."""
         table = self.model_dump(mode="json")
         return {key: value for key, value in table.items() if key not in _PLACES}
-
-    @field_validator("sandwich")
-    @classmethod
-    def _whole_batch(cls, value: int, info: ValidationInfo) -> int:
-        if value and info.data.get("paths_per_step", 1) > 1:
-            raise ValueError("a sandwich has paths of its own: paths_per_step must be 1 with it")
-        return value

@@ -27,7 +27,7 @@ DESIGNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "three times the epochs": {"epochs": 3},
     "half of the rate": {"lr": 5e-3},
     "twice the rate": {"lr": 2e-2},
-    "sandwich": {"sandwich": 2, "paths_per_step": 1},
+    "sandwich": {"sandwich": 2},
     "moving average": {"ema": 0.99},
     "label smoothing": {"label_smoothing": 0.1},
     "noise": {"noise": 0.5},
