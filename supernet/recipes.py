@@ -64,8 +64,8 @@ class Design:
         limits: Uniform paths are drawn from the subnets within these limits.
         paths_per_step: Parts of a step's batch, of which each takes a path of its own.
         sandwich: Random subnets of a step beside the largest and the smallest, all on the whole
-            batch, in the place of `paths_per_step`; the largest teaches the others its probabilities (BigNAS, Yu et al. 2020, arXiv
-            2003.11142). 0 is a single path without a teacher.
+            batch, in the place of `paths_per_step`; the largest teaches the others its
+            probabilities (BigNAS, Yu et al. 2020, arXiv 2003.11142). 0 for no sandwich.
         noise: Standard deviation of a factor around 1 by which each output of a layer's change is
             multiplied in training.
         consistency: Weight of the squared distance between the logits of two passes that differ in
