@@ -15,7 +15,7 @@ from supernet.soup import greedy_soup
 
 
 def filled() -> Supernet:
-    """A supernet of random values, in which averages of some subnets are better than the first of them."""
+    """A supernet of random values; some averages are better than the first subnet drawn."""
     supernet = supernet_of()
     fill_support_tensors(supernet, seed=2)
     return supernet
