@@ -64,6 +64,18 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ({"supernet": {"device": "gpu"}}, "auto, cpu, cuda"),
         ({"cluster": {"workers": True}}, "cluster.workers"),
         ({"supernet": {"lr": "1e-3"}}, "supernet.lr"),
+        ({"export": {"soup": 1}}, "a soup needs 2 candidates or more"),
+        ({"export": {"soup": 25}}, "soup must be at most 24"),
+        ({"export": {"soup": 2, "average": 3}}, "export.soup = 2: it excludes export.average = 3"),
+        (
+            {"export": {"finetune_epochs": 5, "average": 3}},
+            "export.finetune_epochs = 5: it excludes export.average = 3",
+        ),
+        (
+            {"export": {"finetune_epochs": 5, "soup": 2}},
+            "export.finetune_epochs = 5: it excludes export.soup = 2",
+        ),
+        ({"export": {"finetune_lr": 0.0}}, "export.finetune_lr"),
     ],
 )
 def test_each_wrong_value_is_one_line(tmp_path: Path, changes: dict, told: str) -> None:
