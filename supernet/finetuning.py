@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from search_spaces import SubnetConfig
 from supernet.data import Split
-from supernet.evaluation import Evaluation, evaluate_model
+from supernet.evaluation import Evaluation, NonFiniteLossError, evaluate_model
 from supernet.network import Supernet
 from supernet.recipes import Recipe
 from supernet.training import EpochEnd, train_network
@@ -78,9 +79,10 @@ def finetune(
 
     def look(end: EpochEnd) -> None:
         nonlocal best, kept, kept_epoch
-        found = measured()
-        if found.loss < best.loss:
-            best, kept, kept_epoch = found, _copied(parameters), end.epoch
+        with suppress(NonFiniteLossError):  # an epoch that is lost is worse than any other
+            found = measured()
+            if found.loss < best.loss:
+                best, kept, kept_epoch = found, _copied(parameters), end.epoch
         if on_epoch is not None:
             on_epoch(end)
 

@@ -112,6 +112,14 @@ def test_the_val_loss_never_rises(seed: int) -> None:
     assert found.after.loss <= found.before.loss
 
 
+@pytest.mark.parametrize("lr", [1e6, 1e9, 1e12])
+def test_an_epoch_without_a_loss_is_worse_than_any_other(lr: float) -> None:
+    """Weights may still be finite where the val loss is not; the inherited ones stay then."""
+    supernet = supernet_of()
+    found = tuned(supernet, drawn(supernet), epochs=1, batch_size=64, lr=lr)
+    assert (found.epoch, found.after) == (0, found.before)
+
+
 def test_it_is_a_function_of_the_seed() -> None:
     """And leaves the process's own generator as it was."""
     supernet = inherited()
