@@ -34,8 +34,12 @@ __all__ = ["WorkerPool", "await_head", "connect", "last_words", "ray"]
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
 _CLIENT_TRIES: Final = 3
-_NO_CLIENT_SERVER: Final = "Initialization failure from server"
-"""So begins what Ray says where the server of a client was too slow or ended early."""
+_NO_CLIENT_SERVER: Final = (
+    "Initialization failure from server",
+    "Attempted to reconnect a session",
+)
+"""What Ray says where the server of a client was too slow or ended early; the second, where that
+was while the client said its first words to it."""
 
 _HEAD_PATIENCE_S: Final = 30.0  # a head that restarts is back by then; half of Ray's own
 
@@ -137,9 +141,15 @@ def _init(options: dict[str, Any]) -> None:
             ray.init(**options)
             return
         except ConnectionError as error:
-            if not tries_left or _NO_CLIENT_SERVER not in str(error):
+            if not tries_left or not any(words in str(error) for words in _NO_CLIENT_SERVER):
                 raise
-            _log.warning("the head did not start a server for this client in time; trying again")
+            _log.warning(
+                "the server that the head starts for this client did not come up (%s); "
+                "trying again, %d of %d",
+                one_line(error, limit=200, end=True),
+                _CLIENT_TRIES - tries_left + 1,
+                _CLIENT_TRIES,
+            )
 
 
 def _await_room(pool: WorkerPool, on_wait: Callable[[int], None]) -> None:

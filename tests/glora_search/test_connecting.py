@@ -17,6 +17,11 @@ psutil.ZombieProcess: PID still exists but it's a zombie (pid=17094)
 """What a client was told by the head of a busy machine. A server that is killed as it starts gives
 a text with the same first line, after the minute for which Ray waits."""
 
+ENDED_LATER = """Request can't be sent because the Ray client has already been disconnected.
+    details = "Attempted to reconnect a session that has already been cleaned up"
+"""
+"""The same, where the server is killed once it listens and before it has answered."""
+
 
 def _failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, times: int) -> list[None]:
     """Have `ray.init` fail so many times; what it returns grows by each call."""
@@ -45,6 +50,7 @@ def test_a_client_whose_server_ended_early_tries_again(
     ("error", "calls"),
     [
         (ConnectionAbortedError(ENDED_EARLY), 3),
+        (ConnectionError(ENDED_LATER), 3),
         (ConnectionError("ray client connection timeout"), 1),
         (ValueError("unknown address"), 1),
     ],
