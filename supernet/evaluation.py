@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import GLoRASearchError
+from supernet.calibration import calibrated_loss
 from supernet.data import Split
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -37,12 +38,15 @@ class Evaluation:
         eval_s: Seconds that the caller waited for it, the merge included. On a GPU the next subnet
             of a batch is under way meanwhile, and of subnets that share blocks the first one pays:
             the seconds of a batch add up to what it took.
+        calibrated_loss: The same loss after a temperature was fitted to the logits of this split;
+            None where that was not asked for.
     """
 
     top1: float
     loss: float
     n_images: int
     eval_s: float
+    calibrated_loss: float | None = None
 
 
 def autocast_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
@@ -87,17 +91,21 @@ def figures_of(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     scored: frozenset[int] | None = None,
+    *,
+    calibrated: bool = False,
 ) -> Tensor:
-    """Mean loss and number of images that are right, float64 (2), on `device`: nothing waits.
+    """Mean loss, number of images that are right, and the calibrated loss if that is asked for;
+    float64 (2 or 3), on `device`: nothing waits.
 
     Args:
         forward: Number of the batch and its images (b, c, h, w) to logits (b, classes).
         batches: Images and labels.
         device: Where to compute.
         scored: The classes whose logits are compared; None for all.
+        calibrated: Whether to fit a temperature, see `supernet.calibration`.
     """
     kept = None if scored is None else torch.tensor(sorted(scored), device=device)
-    losses, hits = [], []
+    losses, hits, known = [], [], []
     for number, (images, labels) in enumerate(batches):
         logits = forward(number, images.to(device))
         if kept is not None:
@@ -105,7 +113,13 @@ def figures_of(
         labels = labels.to(device)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))  # (b)
         hits.append(logits.argmax(1) == labels)  # (b)
-    return torch.stack([torch.cat(losses).double().mean(), torch.cat(hits).sum().double()])
+        if calibrated:
+            known.append((logits.float(), labels))
+    figures = [torch.cat(losses).double().mean(), torch.cat(hits).sum().double()]
+    if calibrated:
+        with torch.autocast(device.type, enabled=False):
+            figures.append(calibrated_loss(*map(torch.cat, zip(*known, strict=True))))
+    return torch.stack(figures)
 
 
 class Reading:
@@ -128,7 +142,7 @@ class Reading:
         """
         if self._event is not None:
             self._event.synchronize()
-        loss, right = self._figures.tolist()
+        loss, right, *calibrated = self._figures.tolist()
         if not loss < float("inf"):  # also false for NaN
             raise NonFiniteLossError(f"the loss on the {split.name} split is {loss}")
         return Evaluation(
@@ -136,4 +150,5 @@ class Reading:
             loss=round(loss, LOSS_DIGITS),
             n_images=len(split),
             eval_s=time.perf_counter() - since,
+            calibrated_loss=round(calibrated[0], LOSS_DIGITS) if calibrated else None,
         )

@@ -56,6 +56,7 @@ class SubnetEvaluator:
         split: On which the figures are taken.
         batch_size: As in `evaluate_model`.
         precision: As in `evaluate_model`.
+        calibrated: Whether the calibrated loss is among the figures.
         share_bytes: Memory for activations that subnets of a batch share; by default a quarter of
             what a GPU has free, or 2 GiB.
     """
@@ -67,10 +68,12 @@ class SubnetEvaluator:
         *,
         batch_size: int = 256,
         precision: Precision = "fp32",
+        calibrated: bool = False,
         share_bytes: int | None = None,
     ) -> None:
         self._supernet, self._split = supernet, split
         self._batch_size, self._precision = batch_size, precision
+        self._calibrated = calibrated
         self._device = next(supernet.parameters()).device
         # In the type of the forward: autocast would cast every weight anew for each subnet.
         self._model = supernet.plain(dtype=autocast_dtype(self._device, precision))
@@ -149,7 +152,9 @@ class SubnetEvaluator:
         with autocast(self._device, self._precision):
             batches = self._batches or self._split.batches(self._batch_size)
             scored = self._split.scored_classes
-            return Reading(figures_of(forward, batches, self._device, scored))
+            return Reading(
+                figures_of(forward, batches, self._device, scored, calibrated=self._calibrated)
+            )
 
     def _read(
         self, position: int, queued: Reading | Exception, since: float

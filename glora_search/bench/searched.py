@@ -18,7 +18,7 @@ from glora_search.evaluating.results import score_run, worker_name
 from glora_search.proposing import SearchSettings, make_proposer
 from glora_search.stages.prepare import Materials, device_of, param_limits
 from glora_search.stages.progress import Silent
-from glora_search.stages.searching import search_settings
+from glora_search.stages.searching import measures_calibrated, search_settings
 from glora_search.stages.training import train_or_load_supernet
 from glora_search.study.outcomes import Outcome
 from search_spaces import GLoRASearchError, SubnetConfig
@@ -72,6 +72,7 @@ def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
         supernet,
         materials.val.to(device_of(materials.file)),
         batch_size=materials.file.search.batch_size,
+        calibrated=measures_calibrated(materials.file),
     )
     if run.role == "sweep":
         draws = random.Random("bench/sweep")

@@ -22,6 +22,7 @@ class EvaluationPackage:
         precision: The number format of the forward pass.
         device: `cpu`, or `cuda` for the worker's GPU.
         threads: CPU threads; every worker of a study uses the same number.
+        calibrated: Whether the calibrated loss is measured too.
     """
 
     supernet: PackedSupernet
@@ -30,6 +31,7 @@ class EvaluationPackage:
     precision: Precision
     device: str
     threads: int
+    calibrated: bool = False
 
     @classmethod
     def of(
@@ -52,4 +54,5 @@ class EvaluationPackage:
             unpack_split(self.split).to(self.device),
             batch_size=self.batch_size,
             precision=self.precision,
+            calibrated=self.calibrated,
         )

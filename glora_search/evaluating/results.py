@@ -29,6 +29,7 @@ class Result(NamedTuple):
     top1: float | None = None
     error_type: str | None = None
     error: str | None = None
+    calibrated_loss: float | None = None
 
     def outcome(self, candidate: Candidate, worker: str) -> Outcome:
         """The outcome of the candidate whose subnet stood at `position`."""
@@ -36,6 +37,7 @@ class Result(NamedTuple):
             candidate=candidate,
             loss=self.loss,
             top1=self.top1,
+            calibrated_loss=self.calibrated_loss,
             eval_s=self.eval_s,
             worker=worker,
             error_type=self.error_type,
@@ -56,7 +58,13 @@ def score_run(scorer: SubnetScorer, subnets: Sequence[SubnetConfig]) -> Iterator
         if isinstance(figures, Exception):
             yield failure(position, figures, eval_s=time.perf_counter() - since)
         else:
-            yield Result(position, figures.eval_s, figures.loss, figures.top1)
+            yield Result(
+                position,
+                figures.eval_s,
+                figures.loss,
+                figures.top1,
+                calibrated_loss=getattr(figures, "calibrated_loss", None),  # not every scorer's
+            )
         since = time.perf_counter()
     if left:
         raise RuntimeError(f"{len(left)} of {len(subnets)} subnets were not evaluated")

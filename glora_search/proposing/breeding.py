@@ -137,13 +137,19 @@ class Breeder:
             seen: The genomes that were proposed before. The new genome is added to it.
             rng: The only source of randomness.
         """
+        draft = self.proposal(index, parents, seen, rng)
+        if draft is not None:
+            seen.add(draft.genome)
+        return draft
+
+    def proposal(
+        self, index: int, parents: Sequence[Parent], seen: Seen, rng: random.Random
+    ) -> Draft | None:
+        """As `draft`, but the genome is not added to `seen`: others may be proposed beside it."""
         draft = self._child(index, parents, seen, rng)
         if draft is None:
             genome = self.random_genomes.draw(rng, seen)
-            if genome is None:
-                return None
-            draft = Draft("random", (), genome)
-        seen.add(draft.genome)
+            draft = None if genome is None else Draft("random", (), genome)
         return draft
 
     def _child(

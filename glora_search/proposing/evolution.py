@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import ne
 
-from glora_search.proposing.breeding import Breeder
+from glora_search.proposing.breeding import Breeder, Draft
 from glora_search.proposing.operators import Parent
+from glora_search.proposing.preselecting import Preselection
+from glora_search.proposing.seeding import numpy_seed
 from glora_search.proposing.settings import SearchSettings
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Candidate, Outcome
@@ -65,27 +68,64 @@ class EvolutionProposer:
     def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
         self._space = space
         self._settings = settings
+        self._seed = seed
         self._breeder = Breeder(space.genes, settings, seed)
 
     def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
         """The candidates of one generation."""
         space = self._space
         earlier = earlier_than(generation, history)
-        best = fittest(earlier, self._settings.objectives, self._settings.parents)
-        parents = [Parent.of(space.genes, space.encode(o.candidate.subnet)) for o in best]
+        parents, best = self._parents(earlier)
         digests = [o.candidate.subnet.digest for o in best]
         seen = SeenSubnets(space, {o.candidate.subnet.digest for o in earlier})
-        return [
-            Candidate(
-                generation=generation,
-                index=index,
-                operator=draft.operator,
-                parents=tuple(digests[p] for p in draft.parents),
-                subnet=seen.subnet(draft.genome),
-                n_params=sum(Parent.of(space.genes, draft.genome).costs),
+        candidates = []
+        for index, draft in enumerate(self._drafts(generation, earlier, parents, seen)):
+            n_params = sum(Parent.of(space.genes, draft.genome).costs)
+            candidates.append(
+                Candidate(
+                    generation=generation,
+                    index=index,
+                    operator=draft.operator,
+                    parents=tuple(digests[p] for p in draft.parents),
+                    subnet=seen.subnet(draft.genome),
+                    n_params=n_params,
+                    price=self._settings.price_of(n_params, space),
+                )
             )
-            for index, draft in enumerate(self._breeder.breed(generation, parents, seen))
-        ]
+        return candidates
+
+    def _parents(self, earlier: Sequence[Outcome]) -> tuple[list[Parent], list[Outcome]]:
+        """The parents of a generation, best first, and their outcomes."""
+        settings, space = self._settings, self._space
+        least = settings.diversity
+        n_ranked = len(earlier) if least else settings.parents
+        parents: list[Parent] = []
+        chosen: list[Outcome] = []
+        for outcome in fittest(earlier, settings.objectives, n_ranked):
+            if len(chosen) == settings.parents:
+                break
+            genome = space.encode(outcome.candidate.subnet)
+            if all(sum(map(ne, genome, parent.genome)) >= least for parent in parents):
+                parents.append(Parent.of(space.genes, genome))
+                chosen.append(outcome)
+        return parents, chosen
+
+    def _drafts(
+        self,
+        generation: int,
+        earlier: Sequence[Outcome],
+        parents: Sequence[Parent],
+        seen: SeenSubnets,
+    ) -> Iterator[Draft]:
+        """The genomes of a generation, chosen by a surrogate where the settings name one."""
+        if self._settings.surrogate != "none":
+            from glora_search.proposing.surrogates import fitted  # it needs numpy
+
+            model = fitted(self._space, self._settings, earlier, numpy_seed(self._seed, generation))
+            if model is not None:
+                choice = Preselection(self._breeder, self._settings, self._seed, model)
+                return choice.breed(generation, parents, seen)
+        return self._breeder.breed(generation, parents, seen)
 
 
 def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:
@@ -98,6 +138,6 @@ def fittest(outcomes: Iterable[Outcome], objectives: Objectives, n: int) -> list
     finite = (
         outcome
         for outcome in outcomes
-        if (value := objectives.only.value(outcome)) is not None and math.isfinite(value)
+        if (value := objectives.fitness(outcome)) is not None and math.isfinite(value)
     )
     return heapq.nsmallest(n, finite, key=objectives.rank)

@@ -73,6 +73,7 @@ class OptunaProposer:
             if genome is None:
                 break
             seen.add(genome)
+            n_params = self._n_params(genome)
             candidates.append(
                 Candidate(
                     generation=generation,
@@ -80,7 +81,8 @@ class OptunaProposer:
                     operator=operator,
                     parents=(),
                     subnet=seen.subnet(genome),
-                    n_params=self._n_params(genome),
+                    n_params=n_params,
+                    price=self._settings.price_of(n_params, self._space),
                 )
             )
         return candidates

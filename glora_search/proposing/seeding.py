@@ -14,6 +14,11 @@ def candidate_rng(seed: int, generation: int, index: int) -> random.Random:
     return random.Random(f"{seed}/{generation}/{index}")  # a str is hashed by SHA-512, unsalted
 
 
+def proposal_rng(seed: int, generation: int, index: int, attempt: int) -> random.Random:
+    """The generator of one of several children from which the candidate of a place is chosen."""
+    return random.Random(f"{seed}/{generation}/{index}/proposal/{attempt}")
+
+
 def steady_state_rng(seed: int, number: int) -> random.Random:
     """The generator of candidate `number` of a steady-state search, which has no generations."""
     return random.Random(f"{seed}/steady-state/{number}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from glora_search.study.objectives import BY_LOSS, Objectives
-from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits
+from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits, SearchSpace
 
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
 OperatorSet = Literal["local", "published"]
 SearchMode = Literal["generational", "steady-state"]
+SurrogateName = Literal["none", "ridge", "trees"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,14 @@ class SearchSettings:
         mutation_probability: The probability that a gene is redrawn; the published operators use
             it.
         limits: Limits on a subnet's trainable adapter scalars.
+        surrogate: The model that chooses among `proposals` children of each place; `none` takes the
+            first. `ridge`: ridge regression. `trees`: gradient boosting. Only a generational
+            evolution has one.
+        proposals: Children that are made for each place where there is a surrogate.
+        diversity: In how many genes two parents differ at least; nearer outcomes than that are
+            passed over for worse ones. Only a generational evolution has it.
+        size_price: What the largest subnet that the limits allow costs, in the unit of the fitness;
+            a smaller one costs its share of that. The price makes a fitness worse.
 
     Raises:
         InvalidConfigError: Values are out of range; the message names all of them.
@@ -54,6 +64,10 @@ class SearchSettings:
     crossovers: int = 25
     mutation_probability: float = 0.2
     limits: ParamLimits = NO_LIMITS
+    surrogate: SurrogateName = "none"
+    proposals: int = 10
+    diversity: int = 0
+    size_price: float = 0.0
 
     def __post_init__(self) -> None:
         faults = [
@@ -64,6 +78,8 @@ class SearchSettings:
                 ("parents", self.parents, 1),
                 ("mutations", self.mutations, 0),
                 ("crossovers", self.crossovers, 0),
+                ("proposals", self.proposals, 1),
+                ("diversity", self.diversity, 0),
             )
             if value < least
         ]
@@ -71,11 +87,23 @@ class SearchSettings:
             ("sampler", self.sampler, get_args(SamplerName)),
             ("operators", self.operators, get_args(OperatorSet)),
             ("mode", self.mode, get_args(SearchMode)),
+            ("surrogate", self.surrogate, get_args(SurrogateName)),
         ):
             if value not in accepted:
                 faults.append(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
         if self.mode == "steady-state" and self.sampler != "evolution":
             faults.append(f"steady-state mode needs the sampler evolution; got {self.sampler}")
+        faults += [
+            f"{name} needs the sampler evolution in generational mode; "
+            f"got {self.sampler}, {self.mode}"
+            for name, is_set in (
+                ("a surrogate", self.surrogate != "none"),
+                ("diversity", self.diversity != 0),
+            )
+            if is_set and not self.is_generational_evolution
+        ]
+        if not 0 <= self.size_price < math.inf:
+            faults.append(f"size_price must be a number from 0 on; got {self.size_price}")
         if self.mutations + self.crossovers > self.population:
             faults.append(
                 f"mutations + crossovers must fit into the population; got {self.mutations} + "
@@ -87,6 +115,20 @@ class SearchSettings:
             )
         if faults:
             raise InvalidConfigError("search settings: " + "; ".join(faults))
+
+    @property
+    def is_generational_evolution(self) -> bool:
+        """Whether whole generations are bred, from those before."""
+        return self.sampler == "evolution" and self.mode == "generational"
+
+    def price_of(self, n_params: int, space: SearchSpace) -> float:
+        """What the size of a subnet of `space` makes its fitness worse by."""
+        if not self.size_price:
+            return 0.0
+        most = self.limits.max_params
+        if most is None:
+            most = sum(max(costs) for costs in space.costs)
+        return self.size_price * n_params / max(most, 1)
 
     @property
     def n_candidates(self) -> int:

@@ -110,13 +110,15 @@ class Children(Iterator[Candidate]):
             self._numbers = iter(())
             raise StopIteration
         subnet = self._space.decode(draft.genome)
+        n_params = self._space.n_params(subnet)
         return Candidate(
             generation=generation,
             index=index,
             operator=draft.operator,
             parents=tuple(self._fittest[p].candidate.subnet.digest for p in draft.parents),
             subnet=subnet,
-            n_params=self._space.n_params(subnet),
+            n_params=n_params,
+            price=self._settings.price_of(n_params, self._space),
         )
 
 

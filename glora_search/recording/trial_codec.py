@@ -28,6 +28,8 @@ KEYS: Final = (
     "worker",
     "loss",
     "top1",
+    "calibrated_loss",
+    "price",
     "error_type",
     "error",
 )
@@ -52,9 +54,13 @@ def encode(outcome: Outcome) -> dict[str, JSON]:
         "eval_s": _finite(outcome, "eval_s"),
         "worker": outcome.worker,
     }
+    if candidate.price:
+        attributes["price"] = candidate.price
     if not outcome.failed:
         attributes["loss"] = _finite(outcome, "loss")
         attributes["top1"] = _finite(outcome, "top1")
+        if outcome.calibrated_loss is not None:
+            attributes["calibrated_loss"] = _finite(outcome, "calibrated_loss")
     elif outcome.loss is not None or outcome.top1 is not None:
         raise StorageError(
             f"{_named(outcome)}: a failed outcome ({outcome.error_type}) has neither loss nor "
@@ -88,9 +94,11 @@ def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
                 parents=tuple(intern(str(parent)) for parent in attributes["parents"]),
                 subnet=subnet,
                 n_params=int(attributes["n_params"]),
+                price=float(attributes.get("price", 0.0)),
             ),
             loss=_optional_float(attributes.get("loss")),
             top1=_optional_float(attributes.get("top1")),
+            calibrated_loss=_optional_float(attributes.get("calibrated_loss")),
             eval_s=float(attributes["eval_s"]),
             worker=intern(str(attributes["worker"])),
             error_type=attributes.get("error_type"),

@@ -214,7 +214,10 @@ def _finalists(value: Any) -> Iterator[Finalist]:
         trial = _integer(_mapping(row).get("trial"))
         if trial is not None:
             yield Finalist(
-                trial=trial, loss=_number(row.get("loss")), top1=_number(row.get("top1"))
+                trial=trial,
+                loss=_number(row.get("loss")),
+                top1=_number(row.get("top1")),
+                calibrated_loss=_number(row.get("calibrated_loss")),
             )
 
 

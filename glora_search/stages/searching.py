@@ -23,7 +23,7 @@ from glora_search.study.finalists import (
     score_finalists,
     to_attribute,
 )
-from glora_search.study.objectives import Objectives
+from glora_search.study.objectives import CALIBRATED_LOSS, Objectives
 from glora_search.study.outcomes import Outcome
 from glora_search.study.study_file import StudyFile
 from search_spaces import SubnetConfig
@@ -49,6 +49,10 @@ def search_settings(file: StudyFile) -> SearchSettings:
         crossovers=section.crossovers,
         mutation_probability=section.mutation_probability,
         limits=param_limits(file),
+        surrogate=section.surrogate,
+        proposals=section.proposals,
+        diversity=section.diversity,
+        size_price=section.size_price,
     )
 
 
@@ -111,17 +115,19 @@ def rescore_finalists(
         return
     search = materials.file.search
     device = next(supernet.parameters()).device
-    evaluator = SubnetEvaluator(supernet, materials.val.to(device), batch_size=search.batch_size)
+    evaluator = SubnetEvaluator(
+        supernet,
+        materials.val.to(device),
+        batch_size=search.batch_size,
+        calibrated=measures_calibrated(materials.file),
+    )
 
     def score(subnets: Sequence[SubnetConfig]) -> Scores:
         with progress.bar("scoring finalists in fp32", len(subnets)) as bar:
             results = evaluator.evaluate_each(subnets)
             for done, (position, found) in enumerate(results, start=1):
                 bar.update(done)
-                if isinstance(found, Exception):
-                    yield position, found
-                else:
-                    yield position, (found.loss, found.top1)
+                yield position, found
 
     finalists = score_finalists(trials, record.objectives, search.finalists, score)
     record.set_attribute(ATTRIBUTE, to_attribute(finalists))
@@ -154,8 +160,14 @@ def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | N
         precision=file.search.precision,
         device=_evaluation_device(file),
         threads=file.cluster.cpus_per_worker,
+        calibrated=measures_calibrated(file),
     )
     return InProcessEvaluator(package) if workers is None else workers.evaluator(package)
+
+
+def measures_calibrated(file: StudyFile) -> bool:
+    """Whether the calibrated loss is measured: it takes time, and only one fitness needs it."""
+    return file.search.fitness == CALIBRATED_LOSS.name
 
 
 def search_precision(file: StudyFile) -> Precision:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from glora_search.study.objectives import Objectives
+from glora_search.study.objectives import Figures, Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import SubnetConfig
 
 ATTRIBUTE: Final = "finalists"
 """Of the study: a list of {trial, loss, top1}, best first, as measured in float32."""
 
-Scores = Iterable[tuple[int, "tuple[float, float] | Exception"]]
-"""(position, loss and top-1 in float32 or what went wrong), each position once."""
+Scores = Iterable[tuple[int, "Figures | Exception"]]
+"""(position, figures in float32 or what went wrong), each position once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,13 @@ class Finalist:
         trial: Optuna's number.
         loss: On the validation split, float32, nats; None if that failed.
         top1: Likewise, a fraction.
+        calibrated_loss: Likewise, where it is the fitness; else None.
     """
 
     trial: int
     loss: float | None
     top1: float | None
+    calibrated_loss: float | None = None
 
 
 def score_finalists(
@@ -55,12 +57,20 @@ def score_finalists(
     best = sorted(complete, key=lambda number: objectives.rank(trials[number]))[:n]
     scored: dict[int, Finalist] = {}
     for position, found in score([trials[number].candidate.subnet for number in best]):
-        loss, top1 = (None, None) if isinstance(found, Exception) else found
-        scored[best[position]] = Finalist(trial=best[position], loss=loss, top1=top1)
+        number = best[position]
+        if isinstance(found, Exception):
+            scored[number] = Finalist(trial=number, loss=None, top1=None)
+            continue
+        scored[number] = Finalist(
+            trial=number,
+            loss=found.loss,
+            top1=found.top1,
+            calibrated_loss=found.calibrated_loss,
+        )
 
     def rank(finalist: Finalist) -> tuple[float, ...]:
-        outcome = trials[finalist.trial]
-        return objectives.rank(replace(outcome, loss=finalist.loss, top1=finalist.top1))
+        figures = {name: getattr(finalist, name) for name in ("loss", "top1", "calibrated_loss")}
+        return objectives.rank(replace(trials[finalist.trial], **figures))
 
     return sorted(scored.values(), key=rank)
 

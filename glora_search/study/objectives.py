@@ -27,6 +27,11 @@ class Figures(Protocol):
         """Fraction of the images that is right."""
         ...
 
+    @property
+    def calibrated_loss(self) -> float | None:
+        """The loss after a temperature was fitted; None where that is not the fitness."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -81,6 +86,10 @@ def _loss(figures: Figures) -> float | None:
     return figures.loss
 
 
+def _calibrated_loss(figures: Figures) -> float | None:
+    return figures.calibrated_loss
+
+
 def _top1(figures: Figures) -> float | None:
     return figures.top1
 
@@ -92,6 +101,14 @@ LOSS: Final = Objective(
     axis_title="val loss (nats)",
     value=_loss,
     measured=_loss,
+)
+CALIBRATED_LOSS: Final = Objective(
+    name="calibrated-loss",
+    direction="minimize",
+    title="calibrated val loss",
+    axis_title="calibrated val loss (nats)",
+    value=_calibrated_loss,
+    measured=_calibrated_loss,
 )
 TOP1: Final = Objective(
     name="top1",
@@ -110,7 +127,9 @@ PARAMS: Final = Objective(
     format=",.0f",
     value=lambda outcome: None if outcome.failed else float(outcome.candidate.n_params),
 )
-OBJECTIVES: Final = {objective.name: objective for objective in (LOSS, TOP1, PARAMS)}
+OBJECTIVES: Final = {
+    objective.name: objective for objective in (LOSS, TOP1, PARAMS, CALIBRATED_LOSS)
+}
 """Every objective by its name."""
 
 
@@ -161,9 +180,24 @@ class Objectives:
             raise InvalidConfigError(f"a search optimises one objective; got {self}")
         return self.each[0]
 
+    def fitness(self, outcome: Outcome) -> float | None:
+        """What a search compares: the value of the single objective, with the price of the size;
+        None for an outcome that failed.
+
+        Raises:
+            InvalidConfigError: There are several objectives, or this one was not measured.
+        """
+        value = _priced(self.only, outcome)
+        if value is None and outcome.loss is not None:
+            raise InvalidConfigError(
+                f"generation {outcome.candidate.generation}, index {outcome.candidate.index} has "
+                f"no {self.only.name}: it was evaluated for another fitness"
+            )
+        return value
+
     def values(self, outcome: Outcome) -> tuple[float, ...] | None:
-        """The values of a trial; None for an outcome that failed."""
-        values = [objective.value(outcome) for objective in self.each]
+        """The values of a trial, with the price of the size; None for an outcome that failed."""
+        values = [_priced(objective, outcome) for objective in self.each]
         known = tuple(value for value in values if value is not None)
         return known if len(known) == len(values) else None
 
@@ -176,11 +210,19 @@ class Objectives:
         Raises:
             InvalidConfigError: There are several objectives.
         """
-        candidate, value = outcome.candidate, self.only.value(outcome)
+        candidate, value = outcome.candidate, self.fitness(outcome)
         if value is None or outcome.loss is None:
             return math.inf, math.inf, candidate.n_params, *candidate.place
         first = -value if self.only.higher_is_better else value
         return first, outcome.loss, candidate.n_params, *candidate.place
+
+
+def _priced(objective: Objective, outcome: Outcome) -> float | None:
+    """The value with the price of the size, which makes it worse. A count has no price."""
+    value, price = objective.value(outcome), outcome.candidate.price
+    if value is None or not price or objective.measured is None:
+        return value
+    return value - price if objective.higher_is_better else value + price
 
 
 BY_LOSS: Final = Objectives((LOSS,))

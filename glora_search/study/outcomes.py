@@ -27,6 +27,8 @@ class Candidate:
         parents: Digests of the subnets it was made of: none, one or two.
         subnet: The configuration.
         n_params: Trainable adapter scalars, without the head.
+        price: What its size makes its fitness worse by, in the unit of the fitness; see
+            `SearchSettings.size_price`.
     """
 
     generation: int
@@ -35,6 +37,7 @@ class Candidate:
     parents: tuple[str, ...]
     subnet: SubnetConfig
     n_params: int
+    price: float = 0.0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -54,6 +57,8 @@ class Outcome:
         worker: Who evaluated it, such as `host:pid`.
         error_type: The class of the error; None unless it failed.
         error: One line on what went wrong; None unless it failed.
+        calibrated_loss: The loss after a temperature was fitted to the same logits; None where that
+            is not the fitness.
     """
 
     candidate: Candidate
@@ -63,6 +68,7 @@ class Outcome:
     worker: str
     error_type: str | None = None
     error: str | None = None
+    calibrated_loss: float | None = None
 
     @property
     def failed(self) -> bool:

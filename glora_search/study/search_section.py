@@ -13,6 +13,7 @@ from pydantic import ValidationInfo, field_validator
 from glora_search.study.section_types import (
     Count,
     CountOrZero,
+    NotNegative,
     Positive,
     Probability,
     Section,
@@ -25,7 +26,7 @@ class SearchSection(Section):
     sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
     operators: Literal["local", "published"] = "local"
     mode: Literal["generational", "steady-state"] = "generational"
-    fitness: Literal["loss", "top1"] = "loss"
+    fitness: Literal["loss", "top1", "calibrated-loss"] = "loss"
     population: Count = 50
     generations: CountOrZero = 20
     parents: Count = 10
@@ -40,6 +41,10 @@ class SearchSection(Section):
     max_failures: Count = 10
     flush_every: Count = 50
     flush_s: Positive = 5.0
+    surrogate: Literal["none", "ridge", "trees"] = "none"
+    proposals: Count = 10
+    diversity: CountOrZero = 0
+    size_price: NotNegative = 0.0
 
     @field_validator("mode")
     @classmethod
@@ -47,6 +52,18 @@ class SearchSection(Section):
         sampler = info.data.get("sampler")
         if value == "steady-state" and sampler not in (None, "evolution"):
             raise ValueError(f'"steady-state" needs the sampler "evolution"; got "{sampler}"')
+        return value
+
+    @field_validator("surrogate", "diversity")
+    @classmethod
+    def _bred_in_generations(cls, value: object, info: ValidationInfo) -> object:
+        sampler, mode = info.data.get("sampler"), info.data.get("mode")
+        is_set = value != cls.model_fields[str(info.field_name)].default
+        if is_set and (sampler not in (None, "evolution") or mode == "steady-state"):
+            raise ValueError(
+                'needs the sampler "evolution" in the mode "generational"; '
+                f'got "{sampler}", "{mode}"'
+            )
         return value
 
     @field_validator("parents")

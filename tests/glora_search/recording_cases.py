@@ -59,6 +59,7 @@ def outcome(generation: int, index: int, *, space: SearchSpace = SPACE, salt: in
         candidate=candidate,
         loss=rng.random() / 3,
         top1=rng.randrange(200) / 200,
+        calibrated_loss=rng.random() / 4,
         eval_s=rng.random(),
         worker=f"node-{rng.randrange(3)}:{rng.randrange(1, 9999)}",
     )

@@ -22,7 +22,7 @@ from glora_search.stages.progress import Silent
 from glora_search.study.errors import ClusterError
 from glora_search.study.outcomes import Candidate
 from search_spaces import LayerConfig, SubnetConfig
-from supernet import Split, Supernet, evaluate_subnets
+from supernet import Split, SubnetEvaluator, Supernet, evaluate_subnets
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Bench:
             precision="fp32",
             device="cpu",
             threads=1,
+            calibrated=True,
         )
 
 
@@ -95,10 +96,11 @@ def test_numbers_are_those_of_the_supernet_itself(
 ) -> None:
     """To the last digit, so that it does not matter where a candidate is evaluated."""
     outcomes = sorted(evaluator.evaluate(given(bench.candidates)), key=lambda o: o.candidate.place)
-    expected = evaluate_subnets(
-        bench.supernet, [c.subnet for c in bench.candidates], bench.materials.val, batch_size=32
-    )
+    by_itself = SubnetEvaluator(bench.supernet, bench.materials.val, batch_size=32, calibrated=True)
+    expected = [by_itself(candidate.subnet) for candidate in bench.candidates]
     assert [(o.loss, o.top1) for o in outcomes] == [(e.loss, e.top1) for e in expected]
+    assert [o.calibrated_loss for o in outcomes] == [e.calibrated_loss for e in expected]
+    assert all(o.calibrated_loss <= o.loss for o in outcomes)
     assert len({o.loss for o in outcomes}) > 6, "the candidates do not differ: this proves nothing"
     assert all(o.eval_s > 0 and ":" in o.worker and not o.failed for o in outcomes)
 

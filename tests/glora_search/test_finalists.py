@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from glora_search.study.finalists import (
     to_attribute,
     winner_of,
 )
-from glora_search.study.objectives import BY_LOSS, BY_TOP1
+from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import SubnetConfig
-from supernet import evaluate_subnets
+from supernet import Evaluation, evaluate_subnets
 
 
 def scoring(trials: dict[int, Outcome], table: dict[int, Any]) -> Any:
@@ -40,10 +41,18 @@ def scoring(trials: dict[int, Outcome], table: dict[int, Any]) -> Any:
     numbers = {o.candidate.subnet: number for number, o in trials.items()}
 
     def score(subnets: Sequence[SubnetConfig]) -> Scores:
-        results = [(k, table[numbers[subnet]]) for k, subnet in enumerate(subnets)]
+        results = [(k, measured(table[numbers[subnet]])) for k, subnet in enumerate(subnets)]
         return random.Random(1).sample(results, len(results))
 
     return score
+
+
+def measured(found: Any) -> Any:
+    """Loss and top-1 as an evaluation, whose calibrated loss is half of its top-1."""
+    if isinstance(found, Exception):
+        return found
+    loss, top1 = found
+    return Evaluation(loss=loss, top1=top1, n_images=1, eval_s=0.1, calibrated_loss=top1 / 2)
 
 
 TRIALS = dict(
@@ -69,6 +78,10 @@ def test_the_best_are_scored_and_the_best_of_these_wins() -> None:
         (3, 0.42, 0.8),
     ]
     assert winner_of(TRIALS, BY_LOSS, finalists) == 0
+    calibrated = {n: replace(o, calibrated_loss=o.loss) for n, o in TRIALS.items()}
+    objectives = Objectives.of("calibrated-loss")
+    by_calibrated = score_finalists(calibrated, objectives, 3, scoring(TRIALS, EXACT))
+    assert [(f.trial, f.calibrated_loss) for f in by_calibrated] == [(0, 0.35), (1, 0.4), (3, 0.4)]
     by_top1 = score_finalists(TRIALS, BY_TOP1, 3, scoring(TRIALS, EXACT))
     assert [f.trial for f in by_top1] == [4, 1, 3], "ties by loss"
 

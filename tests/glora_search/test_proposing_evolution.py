@@ -65,6 +65,31 @@ def test_ties_in_top1_are_broken_by_loss():
     assert fittest(tied, BY_TOP1, 5) == sorted(tied, key=lambda o: o.loss)[:5]
 
 
+@pytest.mark.parametrize("fields", [{}, {"sampler": "random"}, {"sampler": "nsgaii"}], ids=str)
+def test_a_price_is_that_of_the_size(fields):
+    """A share of the limit, or of the largest subnet where there is no limit."""
+    plain = make_proposer(SPACE, SearchSettings(**fields), seed=0)
+    priced = SearchSettings(**fields, size_price=0.3)
+    limited = replace(priced, limits=ParamLimits(max_params=1_500))
+    history = searched(SPACE, plain, range(1))
+    largest = SPACE.n_params(SPACE.max_subnet())
+    for search, most in ((priced, largest), (limited, 1_500)):
+        for candidate in make_proposer(SPACE, search, seed=0).propose(1, history):
+            assert candidate.price == pytest.approx(0.3 * candidate.n_params / most)
+            assert 0 < candidate.price <= 0.3
+    assert all(c.price == 0 for c in plain.propose(1, history))
+
+
+def test_a_price_makes_the_search_look_for_small_subnets():
+    """With a price that is all that counts the parents are the smallest."""
+    search = SearchSettings(size_price=100.0)
+    history = searched(SPACE, make_proposer(SPACE, search, seed=0), range(6))
+    means = [
+        mean(o.candidate.n_params for o in history if o.candidate.generation == g) for g in (0, 5)
+    ]
+    assert means[1] < 0.6 * means[0]
+
+
 def test_an_outcome_that_is_not_a_number_is_no_parent():
     """It would make the order of ranks depend on the order of arrival."""
     history = searched(SPACE, make_proposer(SPACE, SearchSettings(), seed=0), range(1))

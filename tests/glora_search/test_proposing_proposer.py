@@ -24,6 +24,8 @@ SEARCHES = {
     "random": SearchSettings(sampler="random"),
     "tpe": SearchSettings(sampler="tpe"),
     "nsgaii": SearchSettings(sampler="nsgaii"),
+    "surrogate": SearchSettings(surrogate="ridge", proposals=3),
+    "diversity": SearchSettings(diversity=4),
 }
 SMALL = {"population": 12, "mutations": 5, "crossovers": 5, "parents": 4}
 

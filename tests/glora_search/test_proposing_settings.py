@@ -31,6 +31,7 @@ def test_all_faults_are_named_at_once():
             mutations=3,
             crossovers=2,
             mutation_probability=1.5,
+            size_price=-1,
         )
     message = str(caught.value)
     for fault in (
@@ -40,6 +41,7 @@ def test_all_faults_are_named_at_once():
         "parents must be at least 1; got 0",
         "got 3 + 2 for a population of 4",
         "mutation_probability must be in 0 to 1; got 1.5",
+        "size_price must be a number from 0 on; got -1",
     ):
         assert fault in message
     assert isinstance(caught.value, GLoRASearchError)

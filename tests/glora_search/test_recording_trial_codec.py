@@ -44,10 +44,15 @@ def test_what_is_encoded_decodes_to_the_same(
     given_outcome = replace(
         outcome(0, 0),
         candidate=replace(
-            outcome(0, 0).candidate, generation=generation, index=index, parents=tuple(parents)
+            outcome(0, 0).candidate,
+            generation=generation,
+            index=index,
+            parents=tuple(parents),
+            price=eval_s,
         ),
         loss=None if failed else loss,
         top1=None if failed else top1,
+        calibrated_loss=None if failed or index % 2 else loss / 2,
         eval_s=eval_s,
         worker=worker,
         error_type=error_type if failed else None,
@@ -80,6 +85,14 @@ def test_every_missing_attribute_is_told(failed: bool) -> None:
         del attributes[key]
         with pytest.raises(StorageError, match=f"lacks the user attribute '{key}'"):
             decode(attributes, subnet)
+
+
+def test_what_older_versions_recorded_decodes() -> None:
+    """They knew neither a price nor a calibrated loss, and what has none is stored as by them."""
+    old = replace(outcome(0, 0), calibrated_loss=None)
+    attributes = encode(old)
+    assert not {"price", "calibrated_loss"} & set(attributes)
+    assert decode(attributes, old.candidate.subnet) == old
 
 
 def test_attributes_of_another_kind_are_told() -> None:

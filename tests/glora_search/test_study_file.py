@@ -40,7 +40,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ("study.name", "required"),
         ("supernet.epochs", '"many"', 'a number from 1 on, or "auto"'),
         ("supernet.lr", "-1.0", "greater than 0"),
-        ("search.fitness", '"los"', "'loss' or 'top1'"),
+        ("search.fitness", '"los"', "'loss', 'top1' or 'calibrated-loss'"),
         ("search.generatoins", "unknown key", "did you mean 'generations'?"),
     ):
         line = next(line for line in lines if line.strip().startswith(key))
@@ -61,6 +61,9 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ({"search": {"parents": 9}}, "at most the population of 8"),
         ({"search": {"mutations": 6}}, "must not exceed the population of 8"),
         ({"search": {"min_params": 5, "max_params": 4}}, "at least min_params of 5"),
+        ({"search": {"surrogate": "ridge", "sampler": "tpe"}}, 'needs the sampler "evolution"'),
+        ({"search": {"surrogate": "trees", "mode": "steady-state"}}, 'mode "generational"'),
+        ({"search": {"diversity": 3, "sampler": "random"}}, 'needs the sampler "evolution"'),
         ({"supernet": {"device": "gpu"}}, "auto, cpu, cuda"),
         ({"cluster": {"workers": True}}, "cluster.workers"),
         ({"supernet": {"lr": "1e-3"}}, "supernet.lr"),
@@ -156,7 +159,8 @@ def test_defaults_are_those_of_the_records() -> None:
     settings, section = SearchSettings(), SearchSection()
     for name in (
         *("sampler", "operators", "population", "generations", "parents", "mutations"),
-        *("crossovers", "mutation_probability"),
+        *("crossovers", "mutation_probability", "surrogate", "proposals", "diversity"),
+        "size_price",
     ):
         assert getattr(section, name) == getattr(settings, name), name
     assert section.fitness == str(settings.objectives)
