@@ -192,7 +192,7 @@ def test_a_study_that_was_stored_before_there_were_paths_means_what_it_meant(
 ) -> None:
     """Its supernet is found again, and nothing is trained anew."""
     document = json.loads(parse_study(study_table(tmp_path), origin="study.toml").to_json())
-    assert (document["supernet"]["paths"], document["supernet"]["paths_per_step"]) == ("fair", 4)
+    assert (document["supernet"]["paths"], document["supernet"]["paths_per_step"]) == ("fair", 1)
     assert stored_study(document).supernet.paths == "fair"
     for key in ("paths", "paths_per_step", "sandwich", "ema"):
         del document["supernet"][key]

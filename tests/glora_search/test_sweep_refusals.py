@@ -113,7 +113,7 @@ def test_a_sweep_that_is_over(tmp_path: Path, url: str) -> None:
     [
         ({"supernet": {"batch_size": 12}}, "supernet.batch_size"),
         ({"supernet": {"warmup_epochs": 1}}, "supernet.warmup_epochs"),
-        ({"supernet": {"storage": "separate"}}, "supernet.storage"),
+        ({"supernet": {"storage": "entangled"}}, "supernet.storage"),
         ({"space": {"preset": "tiny"}}, "space, "),
         ({"sweep": {"lr": [1e-3]}}, "sweep.lr"),
         ({"sweep": {"grace": 0.5}}, "sweep.grace"),
