@@ -12,6 +12,9 @@ exactly uniform, so no gene and no layer is favoured. Acceptance is most frequen
 mean cost equals U (there log Z(t) + t U, with Z the sum of the weights, has its minimum), so t is
 solved for that; a rough solution does. The lower limit is the same with signs exchanged. Two cases
 need no rejection: a limit that admits every combination, and a product small enough to list.
+
+Choices may have weights. Then a combination is drawn in proportion to the product of its weights,
+which multiply those of the tilt and change nothing else.
 """
 
 from __future__ import annotations
@@ -23,9 +26,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
-from operator import mul
+from operator import getitem, mul
 
 from search_spaces.errors import InfeasibleLimitError
+
+_Weighted = tuple[tuple[int, ...], tuple[float, ...]]
+"""The costs and the weights of a gene's choices."""
 
 _MAX_DRAWS = 20_000
 _LISTED = 512  # products up to this size are listed: as fast as solving for t, and it cannot miss
@@ -92,14 +98,17 @@ def draw(
     rng: random.Random,
     limits: ParamLimits = NO_LIMITS,
     *,
+    weights: Sequence[tuple[float, ...]] | None = None,
     max_draws: int = _MAX_DRAWS,
 ) -> list[int]:
-    """Draw one combination, uniformly among those whose total cost is within the limits.
+    """Draw one combination among those whose total cost is within the limits, uniformly or in
+    proportion to its weights.
 
     Args:
         costs: For each gene the cost of each of its choices.
         rng: The only source of randomness.
         limits: Inclusive limits on the sum of the chosen costs.
+        weights: For each gene the weight of each of its choices, above 0; None for a uniform draw.
         max_draws: How many combinations are tried before giving up; fewer where a caller has
             another way out.
 
@@ -113,16 +122,19 @@ def draw(
     smallest, largest = sum(map(min, costs)), sum(map(max, costs))
     _check_extremes(smallest, largest, limits)
     if limits.allow(smallest) and limits.allow(largest):
-        return [int(rng.random() * len(options)) for options in costs]
+        if weights is None:
+            return [int(rng.random() * len(options)) for options in costs]
+        return [_pick(list(accumulate(each)), rng) for each in weights]
     if math.prod(map(len, costs)) <= _LISTED:
-        return _draw_listed(costs, rng, limits)
+        return _draw_listed(costs, rng, limits, weights)
+    genes = list(zip(costs, weights or [(1.0,) * len(each) for each in costs], strict=True))
     lower, upper = limits.min_params, limits.max_params
-    tilt = _tilt(costs, lower, upper)
+    tilt = _tilt(genes, lower, upper)
     # exp(-t (bound - c)) with the bound that the tilt leans on; 1 where there is no tilt.
     bound = lower if tilt < 0 or upper is None else upper
-    tables = {options: _cumulative_weights(options, tilt) for options in set(costs)}
+    tables = {gene: list(accumulate(_tilted(gene, tilt))) for gene in set(genes)}
     for _ in range(max_draws):
-        chosen = [_pick(tables[options], rng) for options in costs]
+        chosen = [_pick(tables[gene], rng) for gene in genes]
         total = sum(options[k] for options, k in zip(costs, chosen, strict=True))
         if not limits.allow(total):
             continue
@@ -132,7 +144,10 @@ def draw(
 
 
 def _draw_listed(
-    costs: Sequence[tuple[int, ...]], rng: random.Random, limits: ParamLimits
+    costs: Sequence[tuple[int, ...]],
+    rng: random.Random,
+    limits: ParamLimits,
+    weights: Sequence[tuple[float, ...]] | None,
 ) -> list[int]:
     indices = product(*(range(len(options)) for options in costs))
     allowed = [
@@ -142,7 +157,10 @@ def _draw_listed(
     ]
     if not allowed:
         raise InfeasibleLimitError(f"there is no subnet with {_window(limits)}")
-    return list(rng.choice(allowed))
+    if weights is None:
+        return list(rng.choice(allowed))
+    likely = [math.prod(map(getitem, weights, chosen)) for chosen in allowed]
+    return list(rng.choices(allowed, likely)[0])
 
 
 def _window(limits: ParamLimits) -> str:
@@ -154,28 +172,32 @@ def _pick(cumulative: list[float], rng: random.Random) -> int:
     return min(bisect(cumulative, rng.random() * cumulative[-1]), len(cumulative) - 1)
 
 
-def _cumulative_weights(options: tuple[int, ...], tilt: float) -> list[float]:
-    least = min(tilt * cost for cost in options)  # the largest weight is 1: nothing overflows
-    return list(accumulate(math.exp(least - tilt * cost) for cost in options))
+def _tilted(gene: _Weighted, tilt: float) -> list[float]:
+    """The weights of a gene's choices, times those of the tilt."""
+    options, weights = gene
+    least = min(tilt * cost for cost in options)  # the largest exponential is 1: nothing overflows
+    return [
+        weight * math.exp(least - tilt * cost)
+        for cost, weight in zip(options, weights, strict=True)
+    ]
 
 
-def _tilt(costs: Sequence[tuple[int, ...]], lower: int, upper: int | None) -> float:
+def _tilt(genes: Sequence[_Weighted], lower: int, upper: int | None) -> float:
     """The t at which the mean cost meets the limit that the untilted mean violates; else 0."""
-    groups = Counter(costs)
+    groups = Counter(genes)
 
     def mean(tilt: float) -> float:
         total = 0.0
-        for options, count in groups.items():
-            least = min(tilt * cost for cost in options)
-            weights = [math.exp(least - tilt * cost) for cost in options]
-            total += count * sum(map(mul, weights, options)) / sum(weights)
+        for gene, count in groups.items():
+            weights = _tilted(gene, tilt)
+            total += count * sum(map(mul, weights, gene[0])) / sum(weights)
         return total
 
     untilted = mean(0.0)
     if upper is not None and untilted > upper:
-        return _solve(lambda t: mean(t) - upper, scale=max(max(o) for o in groups))
+        return _solve(lambda t: mean(t) - upper, scale=max(max(o) for o, _ in groups))
     if untilted < lower:
-        return -_solve(lambda t: lower - mean(-t), scale=max(max(o) for o in groups))
+        return -_solve(lambda t: lower - mean(-t), scale=max(max(o) for o, _ in groups))
     return 0.0
 
 

@@ -15,11 +15,12 @@ from torch import nn
 from glora_search.bench.memory import training_bytes
 from glora_search.bench.runs import Run
 from glora_search.evaluating.results import score_run, worker_name
-from glora_search.proposing import SearchSettings, make_proposer
+from glora_search.proposing import Proposer, SearchSettings, make_proposer
 from glora_search.stages.prepare import Materials, device_of, param_limits
 from glora_search.stages.progress import Silent
 from glora_search.stages.searching import measures_calibrated, search_settings
 from glora_search.stages.training import train_or_load_supernet
+from glora_search.stages.warm_start import measured_sensitivity
 from glora_search.study.outcomes import Outcome
 from search_spaces import GLoRASearchError, SubnetConfig
 from supernet import SubnetEvaluator, Supernet
@@ -85,7 +86,10 @@ def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
         ranked = sorted(losses, key=lambda position: losses[position])
         return subnets[ranked[len(ranked) // 2]]
     settings = search_settings(materials.file)
-    outcomes = _evolve(materials, settings, evaluator, run.seed)
+    proposer = make_proposer(
+        space, settings, run.seed, sensitivity=measured_sensitivity(materials, supernet)
+    )
+    outcomes = _evolve(proposer, settings, evaluator)
     best = min(outcomes, key=settings.objectives.rank)
     if best.failed:
         raise GLoRASearchError(f"every candidate failed; the last error: {best.error}")
@@ -93,10 +97,9 @@ def _picked(run: Run, materials: Materials, supernet: Supernet) -> SubnetConfig:
 
 
 def _evolve(
-    materials: Materials, settings: SearchSettings, evaluator: SubnetEvaluator, seed: int
+    proposer: Proposer, settings: SearchSettings, evaluator: SubnetEvaluator
 ) -> list[Outcome]:
     """A search in memory: the proposers and the evaluator of a launch, without its database."""
-    proposer = make_proposer(materials.space, settings, seed)
     history: list[Outcome] = []
     for generation in range(settings.generations + 1):
         candidates = proposer.propose(generation, history)

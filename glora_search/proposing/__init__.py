@@ -6,8 +6,9 @@ only for Optuna's samplers, and in `glora_search.proposing.sampler`, the same ev
 for `study.optimize`.
 """
 
+from glora_search.proposing.founders import Sensitivity
 from glora_search.proposing.proposer import Proposer, make_proposer
 from glora_search.proposing.settings import SearchSettings
 from glora_search.proposing.steady_state import SteadyStateProposer
 
-__all__ = ["Proposer", "SearchSettings", "SteadyStateProposer", "make_proposer"]
+__all__ = ["Proposer", "SearchSettings", "Sensitivity", "SteadyStateProposer", "make_proposer"]

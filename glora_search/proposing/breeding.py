@@ -40,7 +40,7 @@ class Draft:
     """A new genome, and where it comes from.
 
     Args:
-        operator: `random`, `mutation` or `crossover`.
+        operator: `random`, `mutation`, `crossover`, or the name of a warm start.
         parents: Positions in the list of parents: none, one or two.
         genome: The tokens.
     """

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import ne
 
 from glora_search.proposing.breeding import Breeder, Draft
+from glora_search.proposing.founders import Founders, Sensitivity, make_founders, n_founders
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.preselecting import Preselection
-from glora_search.proposing.seeding import numpy_seed
+from glora_search.proposing.seeding import candidate_rng, numpy_seed
 from glora_search.proposing.settings import SearchSettings
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Candidate, Outcome
@@ -49,6 +50,8 @@ def propose_generation(
     seed: int,
     generation: int,
     history: Sequence[Outcome],
+    *,
+    sensitivity: Sensitivity | None = None,
 ) -> list[Candidate]:
     """The candidates of one generation, as `Proposer.propose` promises them.
 
@@ -58,18 +61,28 @@ def propose_generation(
         seed: The study's seed.
         generation: Counted from 0, the random one.
         history: Outcomes in any order; those of `generation` and later are ignored.
+        sensitivity: As in `make_proposer`.
     """
-    return EvolutionProposer(space, settings, seed).propose(generation, history)
+    proposer = EvolutionProposer(space, settings, seed, sensitivity=sensitivity)
+    return proposer.propose(generation, history)
 
 
 class EvolutionProposer:
     """A `Proposer`. It holds tables of the space, which no generation changes."""
 
-    def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: SearchSettings,
+        seed: int,
+        *,
+        sensitivity: Sensitivity | None = None,
+    ) -> None:
         self._space = space
         self._settings = settings
         self._seed = seed
         self._breeder = Breeder(space.genes, settings, seed)
+        self._founders = make_founders(space, settings, seed, sensitivity=sensitivity)
 
     def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
         """The candidates of one generation."""
@@ -117,7 +130,11 @@ class EvolutionProposer:
         parents: Sequence[Parent],
         seen: SeenSubnets,
     ) -> Iterator[Draft]:
-        """The genomes of a generation, chosen by a surrogate where the settings name one."""
+        """The genomes of a generation: the first one with its founders, later ones chosen by a
+        surrogate where the settings name one.
+        """
+        if generation == 0 and self._founders is not None:
+            return self._first(self._founders, seen)
         if self._settings.surrogate != "none":
             from glora_search.proposing.surrogates import fitted  # it needs numpy
 
@@ -126,6 +143,19 @@ class EvolutionProposer:
                 choice = Preselection(self._breeder, self._settings, self._seed, model)
                 return choice.breed(generation, parents, seen)
         return self._breeder.breed(generation, parents, seen)
+
+    def _first(self, founders: Founders, seen: SeenSubnets) -> Iterator[Draft]:
+        """Generation 0 with founders. The random places have the subnets of a random start."""
+        for index in range(self._settings.population):
+            rng = candidate_rng(self._seed, 0, index)
+            draft = None
+            if index < n_founders(self._settings):
+                draft = founders.draft(index, seen, rng)
+            draft = draft or self._breeder.proposal(index, (), seen, rng)
+            if draft is None:
+                return
+            seen.add(draft.genome)
+            yield draft
 
 
 def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:

@@ -30,6 +30,7 @@ from glora_search.proposing.evolution import (
     earlier_than,
     fittest,
 )
+from glora_search.proposing.founders import Sensitivity
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import candidate_rng, numpy_seed
 from glora_search.proposing.settings import SearchSettings
@@ -43,15 +44,23 @@ _GENERATION: Final = "generation"
 class OptunaProposer:
     """A `Proposer` that asks the Optuna sampler that the settings name.
 
-    Generation 0 is the same random population from which the evolution starts. A suggestion outside
+    Generation 0 is the same population from which the evolution starts. A suggestion outside
     of the limits is reported as pruned, from which TPE learns; a duplicate is reported as failed. A
     generation has a bounded number of asks. After them, random subnets within the limits fill it.
     """
 
-    def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: SearchSettings,
+        seed: int,
+        *,
+        sensitivity: Sensitivity | None = None,
+    ) -> None:
         self._space = space
         self._settings = settings
         self._seed = seed
+        self._first = EvolutionProposer(space, settings, seed, sensitivity=sensitivity)
         self._random_genomes = RandomGenomes(space.genes, settings.limits)
         self._distributions: dict[str, BaseDistribution] = {
             gene.name: CategoricalDistribution(gene.choices) for gene in space.genes
@@ -60,7 +69,7 @@ class OptunaProposer:
     def propose(self, generation: int, history: Sequence[Outcome]) -> list[Candidate]:
         """The candidates of one generation."""
         if generation == 0:
-            return EvolutionProposer(self._space, self._settings, self._seed).propose(0, [])
+            return self._first.propose(0, [])
         earlier = earlier_than(generation, history)
         seen = SeenSubnets(self._space, {o.candidate.subnet.digest for o in earlier})
         suggestions = self._suggestions(self._rebuilt_study(generation, earlier), seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from glora_search.proposing.founders import Sensitivity
 from glora_search.proposing.settings import SearchSettings
 from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import SearchSpace
@@ -36,17 +37,30 @@ class Proposer(Protocol):
         ...
 
 
-def make_proposer(space: SearchSpace, settings: SearchSettings, seed: int) -> Proposer:
+def make_proposer(
+    space: SearchSpace,
+    settings: SearchSettings,
+    seed: int,
+    *,
+    sensitivity: Sensitivity | None = None,
+) -> Proposer:
     """The proposer that `settings.sampler` names.
+
+    Args:
+        space: What subnets are chosen from.
+        settings: Of the search.
+        seed: Of the study.
+        sensitivity: Scores of the choices of every gene, where the warm start needs them.
 
     Raises:
         InfeasibleLimitError: No subnet of `space` is within `settings.limits`.
+        InvalidConfigError: The warm start needs scores that are not given.
     """
     space.check_limits(settings.limits)
     if settings.sampler == "evolution":
         from glora_search.proposing.evolution import EvolutionProposer
 
-        return EvolutionProposer(space, settings, seed)
+        return EvolutionProposer(space, settings, seed, sensitivity=sensitivity)
     from glora_search.proposing.optuna_samplers import OptunaProposer
 
-    return OptunaProposer(space, settings, seed)
+    return OptunaProposer(space, settings, seed, sensitivity=sensitivity)

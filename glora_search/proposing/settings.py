@@ -12,6 +12,7 @@ from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits, SearchSpac
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
 OperatorSet = Literal["local", "published"]
 SearchMode = Literal["generational", "steady-state"]
+WarmStart = Literal["none", "median-rank", "sensitivity"]
 SurrogateName = Literal["none", "ridge", "trees"]
 
 
@@ -48,6 +49,8 @@ class SearchSettings:
             passed over for worse ones. Only a generational evolution has it.
         size_price: What the largest subnet that the limits allow costs, in the unit of the fitness;
             a smaller one costs its share of that. The price makes a fitness worse.
+        warm_start: Where half of generation 0 comes from, see `glora_search.proposing.founders`;
+            `none`: all of it is random.
 
     Raises:
         InvalidConfigError: Values are out of range; the message names all of them.
@@ -68,6 +71,7 @@ class SearchSettings:
     proposals: int = 10
     diversity: int = 0
     size_price: float = 0.0
+    warm_start: WarmStart = "none"
 
     def __post_init__(self) -> None:
         faults = [
@@ -88,6 +92,7 @@ class SearchSettings:
             ("operators", self.operators, get_args(OperatorSet)),
             ("mode", self.mode, get_args(SearchMode)),
             ("surrogate", self.surrogate, get_args(SurrogateName)),
+            ("warm_start", self.warm_start, get_args(WarmStart)),
         ):
             if value not in accepted:
                 faults.append(f"{name} must be one of {', '.join(accepted)}; got {value!r}")

@@ -26,6 +26,7 @@ from itertools import chain
 
 from glora_search.proposing.breeding import Breeder
 from glora_search.proposing.evolution import fittest
+from glora_search.proposing.founders import Founders, Sensitivity, make_founders, n_founders
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import steady_state_rng
 from glora_search.proposing.settings import SearchSettings
@@ -41,12 +42,20 @@ class SteadyStateProposer:
         InfeasibleLimitError: No subnet of `space` is within `settings.limits`.
     """
 
-    def __init__(self, space: SearchSpace, settings: SearchSettings, seed: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: SearchSettings,
+        seed: int,
+        *,
+        sensitivity: Sensitivity | None = None,
+    ) -> None:
         space.check_limits(settings.limits)
         self._space = space
         self._settings = settings
         self._seed = seed
         self._breeder = Breeder(space.genes, settings, seed)
+        self._founders = make_founders(space, settings, seed, sensitivity=sensitivity)
 
     def children(self, history: Sequence[Outcome]) -> Children:
         """The candidates that a study with these outcomes lacks, each made when it is asked for.
@@ -55,13 +64,16 @@ class SteadyStateProposer:
             history: All recorded outcomes, in any order. Numbers that are missing among them come
                 first.
         """
-        return Children(self._space, self._settings, self._seed, self._breeder, history)
+        return Children(
+            self._space, self._settings, self._seed, self._breeder, history, founders=self._founders
+        )
 
 
 class Children(Iterator[Candidate]):
     """The candidates of a search, each made when it is asked for.
 
-    A candidate is random if its number is in the first population, or while fewer outcomes
+    A candidate is random if its number is in the first population (or a founder, where there are
+    founders), or while fewer outcomes
     than `parents` have arrived without failure. The iteration ends after the last number, or when
     the space has no new subnet.
     """
@@ -73,7 +85,10 @@ class Children(Iterator[Candidate]):
         seed: int,
         breeder: Breeder,
         history: Sequence[Outcome],
+        *,
+        founders: Founders | None = None,
     ) -> None:
+        self._founders = founders
         self._space, self._settings, self._seed = space, settings, seed
         self._breeder = breeder
         self._seen = _SeenGenomes(space.encode(o.candidate.subnet) for o in history)
@@ -100,15 +115,16 @@ class Children(Iterator[Candidate]):
         number = next(self._numbers)
         generation, index = divmod(number, self._settings.population)
         ready = generation > 0 and len(self._parents) == self._settings.parents
-        draft = self._breeder.draft(
-            index,
-            self._parents if ready else (),
-            self._seen,
-            steady_state_rng(self._seed, number),
-        )
+        rng = steady_state_rng(self._seed, number)
+        draft = None
+        if self._founders is not None and number < n_founders(self._settings):
+            draft = self._founders.draft(index, self._seen, rng)
+        parents = self._parents if ready else ()
+        draft = draft or self._breeder.proposal(index, parents, self._seen, rng)
         if draft is None:
             self._numbers = iter(())
             raise StopIteration
+        self._seen.add(draft.genome)
         subnet = self._space.decode(draft.genome)
         n_params = self._space.n_params(subnet)
         return Candidate(

@@ -16,6 +16,7 @@ from glora_search.recording import StudyRecord
 from glora_search.stages.prepare import Materials, device_of, param_limits
 from glora_search.stages.progress import Bar, Progress
 from glora_search.stages.search_loop import LoopSettings, run_search, run_steady_search
+from glora_search.stages.warm_start import recorded_sensitivity
 from glora_search.study.finalists import (
     ATTRIBUTE,
     Scores,
@@ -53,6 +54,7 @@ def search_settings(file: StudyFile) -> SearchSettings:
         proposals=section.proposals,
         diversity=section.diversity,
         size_price=section.size_price,
+        warm_start=section.warm_start,
     )
 
 
@@ -75,6 +77,7 @@ def search_supernet(
     """
     file = materials.file
     settings = search_settings(file)
+    sensitivity = recorded_sensitivity(record, materials, supernet, progress)
     loop = LoopSettings(
         max_failures=file.search.max_failures,
         flush_every=file.search.flush_every,
@@ -89,9 +92,9 @@ def search_supernet(
         # Whether the same seed would find the same again, on any number of workers.
         record.set_attribute("reproducible", settings.mode == "generational")
         if settings.mode == "steady-state":
-            children = SteadyStateProposer(space, settings, seed)
+            children = SteadyStateProposer(space, settings, seed, sensitivity=sensitivity)
             return run_steady_search(record, children, evaluator, loop, on_outcome=best)
-        proposer = make_proposer(space, settings, seed)
+        proposer = make_proposer(space, settings, seed, sensitivity=sensitivity)
         return run_search(record, proposer, evaluator, settings, loop, on_outcome=best)
 
 

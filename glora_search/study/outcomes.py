@@ -23,7 +23,8 @@ class Candidate:
     Args:
         generation: Counted from 0, the random initial population.
         index: The place within the generation, counted from 0.
-        operator: What made it: `random`, `mutation`, `crossover`, or the name of an Optuna sampler.
+        operator: What made it: `random`, `mutation`, `crossover`, or the name of an Optuna sampler
+            or of a warm start.
         parents: Digests of the subnets it was made of: none, one or two.
         subnet: The configuration.
         n_params: Trainable adapter scalars, without the head.

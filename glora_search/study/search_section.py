@@ -45,6 +45,7 @@ class SearchSection(Section):
     proposals: Count = 10
     diversity: CountOrZero = 0
     size_price: NotNegative = 0.0
+    warm_start: Literal["none", "median-rank", "sensitivity"] = "none"
 
     @field_validator("mode")
     @classmethod

@@ -160,7 +160,7 @@ def test_defaults_are_those_of_the_records() -> None:
     for name in (
         *("sampler", "operators", "population", "generations", "parents", "mutations"),
         *("crossovers", "mutation_probability", "surrogate", "proposals", "diversity"),
-        "size_price",
+        *("size_price", "warm_start"),
     ):
         assert getattr(section, name) == getattr(settings, name), name
     assert section.fitness == str(settings.objectives)

@@ -53,6 +53,42 @@ def test_draws_are_uniform_among_all_that_the_limits_admit(costs, limits):
     assert chi_square < freedom + 6 * math.sqrt(2 * freedom)
 
 
+@pytest.mark.parametrize("costs", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "limits",
+    [ParamLimits(), ParamLimits(max_params=11), ParamLimits(min_params=20, max_params=22)],
+    ids=str,
+)
+def test_weighted_draws_are_in_proportion_to_their_weights(costs, limits):
+    """Chi-square against the products of the weights of all combinations that are allowed."""
+    rng = random.Random(2)
+    weights = [tuple(0.25 + 2 * rng.random() for _ in options) for options in costs]
+    expected = {
+        chosen: math.prod(each[k] for each, k in zip(weights, chosen, strict=True))
+        for chosen in product(*(range(len(options)) for options in costs))
+        if limits.allow(sum(options[k] for options, k in zip(costs, chosen, strict=True)))
+    }
+    n = 40 * len(expected)
+    scale = n / sum(expected.values())
+    counts = Counter(tuple(draw(costs, rng, limits, weights=weights)) for _ in range(n))
+    assert counts.keys() <= expected.keys()
+    chi_square = sum((counts[c] - scale * w) ** 2 / (scale * w) for c, w in expected.items())
+    freedom = len(expected) - 1
+    assert chi_square < freedom + 6 * math.sqrt(2 * freedom)
+    uniform = sum((counts[c] - 40) ** 2 / 40 for c in expected)
+    seen = uniform > freedom + 6 * math.sqrt(2 * freedom)
+    assert seen or freedom < 10, "a test that does not see the weights proves nothing"
+
+
+def test_equal_weights_draw_what_no_weights_draw_under_limits():
+    """The same stream of random numbers: older studies keep their subnets."""
+    limits = ParamLimits(max_params=20)
+    ones = [(1.0,) * len(options) for options in MANY]
+    one, other = random.Random(3), random.Random(3)
+    for _ in range(50):
+        assert draw(MANY, one, limits) == draw(MANY, other, limits, weights=ones)
+
+
 def test_the_uniformity_test_sees_a_bias():
     """The bound above rejects the tempting way: draw freely, then lower genes until it fits."""
     limits = ParamLimits(max_params=11)
