@@ -62,11 +62,10 @@ class Design:
             equally often (FairNAS, Chu et al. 2021, arXiv 1907.01845: consecutive paths form a
             Latin square of choices).
         limits: Uniform paths are drawn from the subnets within these limits.
-        paths_per_step: Paths of a step, each with `batch_size` images of its own. K of them in one
-            process are what one path in each of K processes is.
+        paths_per_step: Parts of a step's batch, of which each takes a path of its own.
         sandwich: Random subnets of a step beside the largest and the smallest, all on the whole
-            batch; the largest teaches the others its probabilities (BigNAS, Yu et al. 2020, arXiv
-            2003.11142). 0 is a single path without a teacher.
+            batch, in the place of `paths_per_step`; the largest teaches the others its
+            probabilities (BigNAS, Yu et al. 2020, arXiv 2003.11142). 0 for no sandwich.
         noise: Standard deviation of a factor around 1 by which each output of a layer's change is
             multiplied in training.
         consistency: Weight of the squared distance between the logits of two passes that differ in
@@ -93,8 +92,6 @@ class Design:
     def __post_init__(self) -> None:
         if self.paths == "fair" and self.limits != NO_LIMITS:
             raise RecipeError("fair paths cannot keep to parameter limits; draw them uniformly")
-        if self.sandwich and self.paths_per_step > 1:
-            raise RecipeError("a sandwich has paths of its own: paths_per_step must be 1 with it")
         if unknown := sorted(set(self.lr_factors) - set(LR_KINDS)):
             raise RecipeError(
                 f"lr_factors has {', '.join(unknown)}; accepted: {', '.join(LR_KINDS)}"

@@ -7,8 +7,8 @@ that was interrupted and resumed ends with the weights of one that was not.
 
 W processes that train together take W paths a step: each draws a subnet of its own, takes
 `batch_size` images of its own out of the epoch's order, and the gradients are averaged. So a step
-sees W * batch_size images and an epoch has a W-th of the steps. A design may have several paths in
-each process, which multiplies both in the same way.
+sees W * batch_size images and an epoch has a W-th of the steps. A design may divide the images of a
+process among several paths.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def _fit(
         _log.info("resuming training after epoch %d of %d", first, recipe.epochs)
     if not team.agrees_on(first, device):
         raise CheckpointError("the processes that train together found different checkpoints")
-    step_size = team.size * design.paths_per_step * recipe.batch_size
+    step_size = team.size * recipe.batch_size
     steps = math.ceil(len(train) / step_size)
     generators = [device] if device.type == "cuda" else []  # beside the CPU's: left as they were
     saved_at = time.monotonic()

@@ -25,9 +25,13 @@ PROCESSES.set_forkserver_preload(
         "alembic.config",
         "psycopg",
         "timm",
+        "sklearn.datasets",
+        "glora_search.cli.study_verbs",
         "glora_search.operations.launching",
         "glora_search.evaluating.ray_actors",
+        "glora_search.cli.commands",
         "glora_search.cli.interruption",
+        "glora_search.cli.progress_bars",
         "glora_search.recording.table_store",
         "glora_search.cli.study_tables",
     ]

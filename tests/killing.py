@@ -1,11 +1,11 @@
-"""SIGKILL to a worker of Ray's, in the middle of what this process asked Ray for."""
+"""SIGKILL to a worker of Ray's in the middle of what this process asked Ray for, or to all Ray."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 
@@ -35,3 +35,14 @@ def killing_a_worker(title: str, when: Callable[[], bool] = lambda: True) -> Ite
     finally:
         over.set()
         thread.join()
+
+
+def kill_all(processes: Sequence[psutil.Process]) -> None:
+    """SIGKILL to all of them and all below them at once."""
+    everybody = [*processes]
+    for process in processes:
+        everybody += process.children(recursive=True)
+    for one in everybody:
+        one.suspend()  # so that nobody sees another one die, and does something about it
+    for one in everybody:
+        one.kill()

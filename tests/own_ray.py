@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from killing import kill_all
 
 _PATIENCE_S: Final = 120
 
@@ -40,12 +41,7 @@ class Head:
 
     def kill(self) -> None:
         """SIGKILL to all that it consists of, jobs and their drivers included."""
-        process = psutil.Process(self.pid)
-        everybody = [process, *process.children(recursive=True)]
-        for one in everybody:
-            one.suspend()  # so that nobody sees another one die, and does something about it
-        for one in everybody:
-            one.kill()
+        kill_all([psutil.Process(self.pid)])
 
 
 @contextmanager

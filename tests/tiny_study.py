@@ -41,7 +41,13 @@ def study_table(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
         "backbone": {"model": MODEL, "args": ARGS, "checkpoint": str(checkpoint)},
         "data": {"source": "digits", "classes": [1, 4, 7], "n_train": 48, "n_val": 60},
         "space": {"preset": "digits"},
-        "supernet": {"epochs": 6, "lr": 2e-3, "batch_size": 24, "checkpoint_every_s": 0.0},
+        "supernet": {
+            "epochs": 6,
+            "lr": 2e-3,
+            "batch_size": 24,
+            "checkpoint_every_s": 0.0,
+            "paths_per_step": 1,  # as many passes as a step needs at least
+        },
         "search": {
             "population": 8,
             "generations": 2,

@@ -29,7 +29,8 @@ class BenchPlan:
         methods: Names; in the order of the table.
         seeds: Final runs of a method on a task.
         lrs: Method to the learning rates of its sweep; of one rate there is no sweep.
-        epochs: Method to the epochs of its training.
+        epochs: Method to the epochs of its training; of a supernet 0 for what follows from space
+            and data.
         studies: Task to the digest of its study; see `Run.study`.
         sweep_splits: Task to the draw of the data that its sweep takes, where the draws are lists
             and the sweep's own seed has none.
@@ -155,7 +156,7 @@ class BenchPlan:
                 method=method,
                 seed=SWEEP_SEED,
                 lr=lr,
-                epochs=max(1, self.epochs[method] // 2),
+                epochs=_half(self.epochs[method]),
                 role="sweep",
                 study=self.studies.get(task, ""),
                 split=self.sweep_splits.get(task),
@@ -214,6 +215,11 @@ class PowerPlan:
                             return []
                         runs.append(replace(run, split=split))
         return runs
+
+
+def _half(epochs: int) -> int:
+    """Half of the epochs, at least one; where their number is still to be derived, all of them."""
+    return max(1, epochs // 2) if epochs else epochs
 
 
 def _badness(result: RunResult) -> tuple[bool, float, float]:

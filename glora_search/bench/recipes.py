@@ -32,10 +32,11 @@ PUBLISHED_LR: Final = {
     "scratch": 1e-3,
     "vlora": 1e-3,
     "glora": 5e-4,
-    "glora-search": 5e-4,
-    "glora-random": 5e-4,
+    "glora-search": 1e-3,
+    "glora-random": 1e-3,
 }
-"""Method to the peak learning rate of AdamW; also the list of what can be compared."""
+"""Method to the peak learning rate of AdamW; also the list of what can be compared. Those of the
+search are twice the published one: choices that are stored apart bear it."""
 
 SWEEP_FACTORS: Final = (1.0, 3.0, 10.0)
 """The sweep's learning rates, as multiples of the published one."""

@@ -21,7 +21,8 @@ class Run:
         method: As on the command line.
         seed: Of the data's split and of the training. The sweep has a seed of its own.
         lr: Peak learning rate.
-        epochs: Passes over the training split.
+        epochs: Passes over the training split; of a supernet 0 for what follows from space and
+            data.
         role: `sweep` runs choose the learning rate by the validation split and never see the test
             split; `final` runs are measured on it, once.
         study: Digest of what else decides the figures: the task's study file.

@@ -58,7 +58,7 @@ def as_run(run: Run, materials: Materials) -> Materials:
     section = file.supernet.model_copy(
         update={
             "lr": run.lr,
-            "epochs": run.epochs,
+            "epochs": run.epochs or file.supernet.epochs,
             "min_lr": min(file.supernet.min_lr, run.lr / 10),
         }
     )

@@ -55,12 +55,15 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
 
 
 @click.command(
-    short_help="Write a subnet, or an average, as a plain vision transformer.",
+    short_help="Write a subnet, or several as one, as a plain vision transformer.",
     epilog="""\b
 Examples:
   glora-search export my-study --out my-vit
   glora-search export my-study --trial 42 --out my-vit-42
   glora-search export my-study --average 10 --out my-average
+  glora-search export my-study --soup 20 --out my-soup
+  glora-search export my-study --finetune-epochs 20 --out my-tuned-vit
+  glora-search export my-study --trial 42 --finetune-epochs 20 --finetune-lr 1e-3 --out my-vit-42
 """,
 )
 @click.argument("name")
@@ -73,13 +76,32 @@ Examples:
 @click.option(
     "--trial",
     type=int,
-    help="Number of the trial. [default: the best, or as export.average of the study says]",
+    help="Number of the trial. [default: the best, or what [export] of the study says]",
 )
 @click.option(
     "--average",
     type=click.IntRange(min=2),
     metavar="K",
     help="Average the merged weights of the K best subnets instead.",
+)
+@click.option(
+    "--soup",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Average those of the K best subnets that do not raise the val loss instead.",
+)
+@click.option(
+    "--finetune-epochs",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Train the subnet on for N epochs; the one with the lowest val loss is kept. "
+    "[default: as export.finetune_epochs of the study says]",
+)
+@click.option(
+    "--finetune-lr",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="LR",
+    help="Its peak learning rate. [default: as export.finetune_lr of the study says]",
 )
 @options.storage
 @options.as_json
@@ -88,21 +110,39 @@ def export(
     out: Path,
     trial: int | None,
     average: int | None,
+    soup: int | None,
+    finetune_epochs: int | None,
+    finetune_lr: float | None,
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Write a subnet, or the average of several, as a plain vision transformer that timm alone can
-    load.
+    """Write a subnet, trained on or not, or the average of several, as a plain vision transformer
+    that timm alone can load.
     """
-    if trial is not None and average is not None:
-        raise click.UsageError("--trial and --average exclude each other")
+    given = {
+        "--trial": trial,
+        "--finetune-epochs": finetune_epochs or None,
+        "--average": average,
+        "--soup": soup,
+    }
+    asked = [option for option, value in given.items() if value is not None]
+    if len(asked) > 1 and asked[-1] != "--finetune-epochs":  # of a trial, they go together
+        raise click.UsageError(f"{asked[0]} and {asked[-1]} exclude each other")
     tell_of_loading()
     from glora_search.cli.progress_bars import for_stderr
     from glora_search.cli.study_tables import export_output
     from glora_search.operations import export as export_study
 
     exported = export_study(
-        name, out, trial=trial, average=average, storage=storage, progress=for_stderr()
+        name,
+        out,
+        trial=trial,
+        average=average,
+        soup=soup,
+        finetune_epochs=finetune_epochs,
+        finetune_lr=finetune_lr,
+        storage=storage,
+        progress=for_stderr(),
     )
     export_output(exported).show(as_json)
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from glora_search.cli.output import Output, number
+from glora_search.study.attributes import made_of
 from glora_search.study.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from glora_search.operations.demo import DemoResult
     from glora_search.operations.launching import SearchResult
     from glora_search.operations.status import DatabaseStatus, StudyStatus
-    from glora_search.stages.exporting import Export
+    from glora_search.stages.export_record import Export
 
 
 # Training time and memory are left out: the supernet of the first seed is that of the launch.
@@ -28,7 +29,8 @@ def search_output(result: SearchResult) -> Output:
     failed = sum(outcome.failed for outcome in result.outcomes)
     evaluated = len(result.outcomes) - failed
     val, test = result.export.val, result.export.test
-    kind = "export" if result.export.average_of else "winner"
+    is_winner = result.export.trial is not None and result.export.finetuning is None
+    kind = "winner" if is_winner else "export"
     return Output(
         document={
             "study": result.name,
@@ -163,9 +165,8 @@ def _study_lines(study: StudyStatus) -> list[str]:
                 f"search's, {others}"
             )
     if study.export:
-        n_averaged = len(study.export.get("average_of", ()))
-        what = f"  (average of {n_averaged} subnets)" if n_averaged else ""
-        lines.append(f"exported  {study.export['directory']}{what}")
+        what = made_of(study.export)
+        lines.append(f"exported  {study.export['directory']}" + (f"  ({what})" if what else ""))
         if kept := study.export.get("artifact"):
             lines.append(f"kept      {kept}")
     return lines
@@ -174,9 +175,17 @@ def _study_lines(study: StudyStatus) -> list[str]:
 def _export_lines(exported: Export) -> list[str]:
     """Where an export is, and how to load it."""
     kept = [] if exported.artifact is None else [f"kept      {exported.artifact}"]
+    gained = []
+    if exported.finetuning is not None:
+        before, after = exported.finetuning.val_before, exported.val
+        gained.append(
+            f"tuned     val loss {before.loss:.4f} before, {after.loss:.4f} after; val top-1 "
+            f"{before.top1:.3f} before, {after.top1:.3f} after"
+        )
     return [
         f"exported  {exported.directory}  ({exported.what}; merged and unmerged logits "
         f"differ by at most {exported.logit_difference:.1e})",
+        *gained,
         *kept,
         f'load it   timm.create_model("local-dir:{exported.directory}", pretrained=True)',
     ]

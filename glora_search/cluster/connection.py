@@ -34,6 +34,13 @@ __all__ = ["WorkerPool", "await_head", "connect", "last_words", "ray"]
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
 _CLIENT_TRIES: Final = 3
+_NO_CLIENT_SERVER: Final = (
+    "Initialization failure from server",
+    "Attempted to reconnect a session",
+)
+"""What Ray says where the server of a client was too slow or ended early; the second, where that
+was while the client said its first words to it."""
+
 _HEAD_PATIENCE_S: Final = 30.0  # a head that restarts is back by then; half of Ray's own
 
 
@@ -126,17 +133,23 @@ def connect(
 
 
 def _init(options: dict[str, Any]) -> None:
-    """Call `ray.init`, again where the head was too slow in starting the server that each client
-    has to itself: Ray waits for that for a fixed time only.
+    """Call `ray.init`, again where the server that each client has to itself did not come up: Ray
+    waits for it for a fixed time only, and fails in several ways where its process ends early.
     """
     for tries_left in reversed(range(_CLIENT_TRIES)):
         try:
             ray.init(**options)
             return
         except ConnectionError as error:
-            if not tries_left or "Starting Ray client server failed" not in str(error):
+            if not tries_left or not any(words in str(error) for words in _NO_CLIENT_SERVER):
                 raise
-            _log.warning("the head did not start a server for this client in time; trying again")
+            _log.warning(
+                "the server that the head starts for this client did not come up (%s); "
+                "trying again, %d of %d",
+                one_line(error, limit=200, end=True),
+                _CLIENT_TRIES - tries_left + 1,
+                _CLIENT_TRIES,
+            )
 
 
 def _await_room(pool: WorkerPool, on_wait: Callable[[int], None]) -> None:

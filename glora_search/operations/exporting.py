@@ -1,4 +1,4 @@
-"""Export any trial of a study, or the average of its best, once its supernet has trained."""
+"""Export any trial of a study, or one network of its best, once its supernet has trained."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from pathlib import Path
 from glora_search.cluster.artifacts import Artifacts
 from glora_search.recording import Database
 from glora_search.recording.storage_url import resolve_storage
-from glora_search.stages.exporting import (
-    Export,
-    chosen_average,
-    chosen_trial,
-    export_chosen,
-    study_of,
-)
+from glora_search.stages.choosing import choose, wanted_by
+from glora_search.stages.export_record import Export
+from glora_search.stages.exporting import export_chosen
 from glora_search.stages.prepare import check_fingerprints, prepare
 from glora_search.stages.progress import Progress, Silent
 from glora_search.stages.training import supernet_fingerprint, train_or_load_supernet
+from glora_search.study.reading import stored_study
 from supernet.errors import ExportError
 from supernet.export import check_export_directory
 
@@ -27,39 +24,47 @@ def export(
     *,
     trial: int | None = None,
     average: int | None = None,
+    soup: int | None = None,
+    finetune_epochs: int | None = None,
+    finetune_lr: float | None = None,
     storage: str | None = None,
     progress: Progress | None = None,
 ) -> Export:
-    """Write one subnet of a study, or the average of its best, as a plain network.
+    """Write one subnet of a study, or one network of its best, as a plain network.
 
-    By default what the study was launched with: the winner, or the average of the `export.average`
-    best.
+    By default what the study was launched with: the winner, or what its section [export] says.
 
     Args:
         name: The study.
         out: A directory that is new or empty.
         trial: Optuna's number of the subnet.
         average: Of how many of the best subnets the weights are averaged; 1 is the winner alone.
-            Excludes `trial`.
+        soup: Of how many of the best a greedy soup is made: the average of those that do not raise
+            the val loss. Of `trial`, `average` and `soup` one can be given.
+        finetune_epochs: How long the one subnet is trained on first; the epoch with the lowest val
+            loss is kept. 0 exports it as it is.
+        finetune_lr: The peak learning rate of that.
         storage: As in `launch`.
         progress: As in `launch`.
 
     Raises:
-        GLoRASearchError: No such study or trial, fewer subnets than are to be averaged, changed
-            inputs, or a directory that is not empty.
+        GLoRASearchError: No such study or trial, fewer subnets than are asked for, arguments that
+            exclude each other, changed inputs, or a directory that is not empty.
     """
-    if trial is not None and average is not None:
-        raise ExportError("give a trial or an average, not both")
     progress = progress or Silent()
     with Database.open(resolve_storage(storage), create=False) as database:
         record = database.open_study(name)
         check_export_directory(out)
-        file = study_of(record)
-        if trial is not None:
-            chosen = chosen_trial(record, record.trials(), trial)
-        else:
-            n = file.export.average if average is None else average
-            chosen = chosen_average(record, record.trials(), n)
+        file = stored_study(record.attributes["study"])
+        wanted = wanted_by(
+            file.export,
+            trial=trial,
+            average=average,
+            soup=soup,
+            finetune_epochs=finetune_epochs,
+            finetune_lr=finetune_lr,
+        )
+        chosen = choose(record, record.trials(), wanted)
         recorded = record.attributes["fingerprints"]
         if "supernet" not in recorded:
             raise ExportError(f"study {name!r} has no trained supernet yet; resume it first")

@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING
 from glora_search.cluster.artifacts import Artifacts
 from glora_search.recording import Database, StudyRecord
 from glora_search.recording.storage_url import driver_url, parse_url
-from glora_search.stages.exporting import (
-    Chosen,
-    Export,
-    chosen_average,
-    existing_export,
-    export_chosen,
-    study_of,
-)
+from glora_search.stages.choosing import Chosen, choose, wanted_by
+from glora_search.stages.export_record import Export, existing_export
+from glora_search.stages.exporting import export_chosen
 from glora_search.stages.prepare import Materials, check_fingerprints, prepare
 from glora_search.stages.progress import Progress, Silent
 from glora_search.stages.provenance import machine, versions
@@ -33,7 +28,7 @@ from glora_search.study.attributes import MISSING_IN_VAL
 from glora_search.study.errors import ArtifactError, StudyExistsError, StudyNotFoundError
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
-from glora_search.study.reading import load_study_file, resumed_study
+from glora_search.study.reading import load_study_file, resumed_study, stored_study
 from glora_search.study.study_file import StudyFile
 from search_spaces import GLoRASearchError
 from supernet import Supernet
@@ -53,7 +48,7 @@ class SearchResult:
         name: The study.
         outcomes: All of them, sorted by generation and index.
         winner: The best of them; where they were measured in bf16, of the finalists in float32.
-        export: The winner's export, or that of the average of the best.
+        export: Of the winner, or of what [export] makes of the best.
         materials: Backbone, data and space that it was made of.
         supernet: The trained supernet.
     """
@@ -72,7 +67,7 @@ def launch(
     storage: str | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Train (or reuse) the supernet, search it, and export the winner or an average.
+    """Train (or reuse) the supernet, search it, and export the winner or what [export] says.
 
     Args:
         study: A study file's path, or what `glora_search.study.reading.load_study_file` made of it.
@@ -134,7 +129,7 @@ def resume(
     progress = progress or Silent()
     with Database.open(driver_url(storage), create=False) as database, ExitStack() as stack:
         record = database.open_study(name)
-        file = resumed_study(study_of(record), overrides)
+        file = resumed_study(stored_study(record.attributes["study"]), overrides)
         stack.enter_context(record.hold())
         materials, workers = _begin(file, stack, progress, new=False)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
@@ -241,7 +236,7 @@ def _drive(
     if precision != "fp32" and file.search.finalists:
         rescore_finalists(record, trials, materials, supernet, progress)
     record.set_attribute("status", "exporting")
-    chosen = chosen_average(record, trials, file.export.average)
+    chosen = choose(record, trials, wanted_by(file.export))
     exported = _export_at_end(record, chosen, materials, supernet, progress)
     record.set_attribute("export", exported.summary())
     record.set_attribute("status", "complete")

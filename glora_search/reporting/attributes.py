@@ -39,6 +39,8 @@ class ExportFacts:
         directory: Where it lies.
         trial: Optuna's number of the subnet; None for an average.
         n_averaged: Of how many subnets it is the average; 0 where it is a single one.
+        n_candidates: Of how many candidates these were kept as a soup; 0 where it is none.
+        finetune_epochs: For how many epochs a single one was trained on; 0 where it was not.
         val: On the split that the search optimised on.
         test: On the split that nothing was chosen on; None where there is none.
         logit_difference: The largest between subnet and merged model, on the val images.
@@ -48,10 +50,26 @@ class ExportFacts:
     directory: str | None
     trial: int | None
     n_averaged: int = 0
+    n_candidates: int = 0
+    finetune_epochs: int = 0
     val: SplitScore | None
     test: SplitScore | None
     logit_difference: float | None
     n_params: Mapping[str, int]
+
+    @property
+    def what(self) -> str:
+        """What was exported, in words."""
+        if self.n_candidates:
+            return f"the soup of {self.n_averaged} of the {self.n_candidates} best subnets"
+        if self.n_averaged:
+            return f"the average of the {self.n_averaged} best subnets"
+        if self.trial is None:
+            return "a subnet"
+        if self.finetune_epochs:
+            epochs = "1 epoch" if self.finetune_epochs == 1 else f"{self.finetune_epochs} epochs"
+            return f"trial {self.trial}, fine-tuned for {epochs}"
+        return f"trial {self.trial}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +186,23 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
 def _export(value: Any) -> ExportFacts | None:
     if not isinstance(value, Mapping) or not value:
         return None
-    directory, averaged = value.get("directory"), value.get("average_of")
+    directory, tuned = value.get("directory"), _mapping(value.get("finetuning"))
     counts = {key: _integer(n) for key, n in _mapping(value.get("n_params")).items()}
     return ExportFacts(
         directory=directory if isinstance(directory, str) else None,
         trial=_integer(value.get("trial")),
-        n_averaged=len(averaged) if isinstance(averaged, list) else 0,
+        n_averaged=_length(value.get("average_of")),
+        n_candidates=_length(value.get("soup_of")),
+        finetune_epochs=_integer(tuned.get("epochs")) or 0,
         val=_score(value.get("val")),
         test=_score(value.get("test")),
         logit_difference=_number(value.get("logit_difference")),
         n_params={key: n for key, n in counts.items() if n is not None},
     )
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 0
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -122,9 +122,11 @@ class Snapshot:
 
     @property
     def winner_is_exported(self) -> bool:
-        """Whether the export's figures are the winner's."""
+        """Whether the export's figures are the winner's, as the search found it."""
         exported = self.facts.export
-        return exported is not None and exported.trial is not None and exported.trial == self.winner
+        if exported is None or exported.trial is None or exported.finetune_epochs:
+            return False
+        return exported.trial == self.winner
 
     def composition(self, number: int) -> Composition:
         """What the subnet of a trial consists of."""

@@ -161,9 +161,7 @@ def _test(snapshot: Snapshot) -> list[str]:
     export = snapshot.facts.export
     if export is None or export.test is None:
         return []
-    what = "it" if snapshot.winner_is_exported else f"trial {export.trial}, which was exported,"
-    if export.n_averaged:
-        what = f"the average of the {export.n_averaged} best subnets, which was exported,"
+    what = "it" if snapshot.winner_is_exported else f"{export.what}, which was exported,"
     images = "" if export.test.n_images is None else f", {export.test.n_images:,} images"
     return [
         f"On the test split{images}, by which nothing was chosen, {what} has a top-1 of "

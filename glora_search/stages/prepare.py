@@ -5,9 +5,11 @@ The first stage of launch, resume and export. It checks what it can before anyth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from glora_search.stages.progress import Progress
 from glora_search.stages.sources import make_source
 from glora_search.stages.trained_once import cached_path, train_once
 from glora_search.study.errors import FingerprintError
-from glora_search.study.network_sections import PretrainSection
+from glora_search.study.network_sections import AUTO, PretrainSection
 from glora_search.study.study_file import StudyFile
 from search_spaces import ParamLimits, SearchSpace
 from supernet import (
@@ -42,6 +44,10 @@ from supernet.data import (
 from supernet.fingerprints import backbone_fingerprint
 from supernet.methods import VLoRA
 from supernet.recipes import identity_of
+
+PATHS_A_CHOICE: Final = 600
+"""How often `supernet.epochs = "auto"` trains each choice of a gene. On the offline suite winners
+are better the longer supernets train, up to this length at least; see docs/science.md."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -120,7 +126,7 @@ def prepare(
     if missing:
         progress.note(missing_note("validation", missing))
     return Materials(
-        file=file,
+        file=with_epochs(file, space, len(train)),
         architecture=architecture,
         backbone=backbone,
         preprocessing=preprocessing,
@@ -134,6 +140,27 @@ def prepare(
         },
         artifacts=artifacts,
     )
+
+
+def with_epochs(file: StudyFile, space: SearchSpace, n_train: int) -> StudyFile:
+    """The study with a number of epochs for its supernet, where it says `auto`: so many that each
+    choice of the gene with the most choices is trained PATHS_A_CHOICE times.
+
+    Args:
+        file: The study.
+        space: Its search space.
+        n_train: Images of its training split.
+    """
+    section = file.supernet
+    if section.epochs != AUTO:
+        return file
+    workers = max(1, section.workers)
+    steps = math.ceil(n_train / (workers * section.batch_size))
+    choices = max(len(gene.choices) for gene in space.genes)
+    paths = PATHS_A_CHOICE * choices
+    paths_a_step = workers * (section.sandwich or section.paths_per_step)
+    epochs = math.ceil(paths / (steps * paths_a_step))
+    return file.model_copy(update={"supernet": section.model_copy(update={"epochs": epochs})})
 
 
 def missing_note(split: str, classes: Sequence[str], most: int = 10) -> str:

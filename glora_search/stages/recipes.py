@@ -1,16 +1,35 @@
-"""The section [supernet] as the network takes it: a recipe, and a design."""
+"""The section [supernet] as the network takes it: recipes, and a design."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
 
 from glora_search.stages.prepare import param_limits
 from glora_search.study.study_file import StudyFile
 from search_spaces import NO_LIMITS
 from supernet import Design, Recipe
 
+_MOST_WARMUP_EPOCHS: Final = 2
+
 
 def recipe_of(file: StudyFile) -> Recipe:
     """How the supernet of a study trains."""
     return Recipe(**file.supernet.recipe_fields())
+
+
+def finetuning_recipe(file: StudyFile, *, epochs: int, lr: float) -> Recipe:
+    """How a subnet of it is trained on: as the supernet, but shorter and at another rate."""
+    recipe = recipe_of(file)
+    return replace(
+        recipe,
+        epochs=epochs,
+        lr=lr,
+        warmup_epochs=min(recipe.warmup_epochs, _MOST_WARMUP_EPOCHS),
+        # A schedule that ends, or starts, above its peak would be none.
+        warmup_lr=min(recipe.warmup_lr, lr),
+        min_lr=min(recipe.min_lr, lr / 10),
+    )
 
 
 def design_of(file: StudyFile) -> Design:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 MISSING_IN_VAL: Final = "missing_in_val"
 """Classes of the training split that the validation split has no image of: a list of names."""
@@ -12,3 +13,16 @@ SENSITIVITY: Final = "sensitivity"
 
 MISSING_IN_TEST: Final = "missing_in_test"
 """Likewise of the test split; within the attribute `export`."""
+
+
+def made_of(export: Mapping[str, Any]) -> str:
+    """What a stored export was made of, in words; empty for a subnet as the search found it."""
+    n_averaged, n_candidates = len(export.get("average_of", ())), len(export.get("soup_of", ()))
+    if n_candidates:
+        return f"soup of {n_averaged} of {n_candidates} subnets"
+    if n_averaged:
+        return f"average of {n_averaged} subnets"
+    if tuned := export.get("finetuning"):
+        epochs = f"epoch {tuned['kept_epoch']} of {tuned['epochs']}"
+        return f"trial {export['trial']}, fine-tuned: {epochs}"
+    return ""

@@ -30,6 +30,19 @@ def _checked_device(device: str) -> str:
     return device
 
 
+AUTO: Final = 0
+"""The number of epochs that stands for "auto" until space and data are known."""
+
+
+def _checked_epochs(epochs: object) -> object:
+    if epochs == "auto":
+        return AUTO
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < AUTO:
+        raise ValueError('accepted: a number from 1 on, or "auto"')
+    return epochs
+
+
+Epochs = Annotated[int, pydantic.PlainValidator(_checked_epochs)]
 Device = Annotated[str, pydantic.AfterValidator(_checked_device)]
 
 
@@ -146,10 +159,11 @@ class SupernetSection(_Recipe):
     step, or with workers = 0 in the driver itself, which gives what one worker gives.
     """
 
-    storage: Literal["entangled", "separate"] = "entangled"
+    epochs: Epochs = AUTO
+    storage: Literal["entangled", "separate"] = "separate"
     drop_path: Annotated[float, Ge(0), Lt(1)] = 0.1
-    paths: Literal["uniform", "fair", "budget"] = "uniform"
-    paths_per_step: Count = 1
+    paths: Literal["uniform", "fair", "budget"] = "fair"
+    paths_per_step: Count = 4
     sandwich: CountOrZero = 0
     noise: NotNegative = 0.0
     consistency: NotNegative = 0.0
@@ -170,10 +184,3 @@ class SupernetSection(_Recipe):
         """The keys that decide what the trained supernet is, wherever it trains."""
         table = self.model_dump(mode="json")
         return {key: value for key, value in table.items() if key not in _PLACES}
-
-    @field_validator("sandwich")
-    @classmethod
-    def _whole_batch(cls, value: int, info: ValidationInfo) -> int:
-        if value and info.data.get("paths_per_step", 1) > 1:
-            raise ValueError("a sandwich has paths of its own: paths_per_step must be 1 with it")
-        return value

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from glora_search.study.credentials import ELSEWHERE, holds_password
 from glora_search.study.outcomes import STUDY_NAME
 from glora_search.study.section_types import (
     AbsolutePath,
     Count,
+    CountOrZero,
     GPUs,
     NotNegative,
     Positive,
@@ -61,6 +62,7 @@ class StudySection(Section):
     """Who is this study, and where do its files go."""
 
     name: StudyName
+    preset: Literal["published"] | None = None
     seed: Seed = 0
     directory: AbsolutePath = Field(
         default_factory=lambda: Path("glora-search-runs").absolute(), validate_default=False
@@ -83,8 +85,37 @@ class ClusterSection(Section):
 
 
 class ExportSection(Section):
-    """What is written at the end of a search."""
+    """What is written at the end of a search: the winner, the winner trained on, or one network of
+    several subnets.
+    """
 
     directory: AbsolutePath | None = None
     tolerance: Positive = 1e-3
     average: Count = 1
+    soup: CountOrZero = 0
+    finetune_epochs: CountOrZero = 0
+    finetune_lr: Positive = 3e-3
+
+    @field_validator("soup")
+    @classmethod
+    def _soup_or_average(cls, value: int, info: ValidationInfo) -> int:
+        average = info.data.get("average", 1)
+        if value == 1:
+            raise ValueError("a soup needs 2 candidates or more; 0 makes none")
+        if value and average > 1:
+            raise ValueError(
+                f"it excludes export.average = {average}; set export.soup = 0 or export.average = 1"
+            )
+        return value
+
+    @field_validator("finetune_epochs")
+    @classmethod
+    def _one_subnet(cls, value: int, info: ValidationInfo) -> int:
+        for key, none in (("average", 1), ("soup", 0)):
+            several = info.data.get(key, none)
+            if value and several != none:
+                raise ValueError(
+                    f"it excludes export.{key} = {several}, since one subnet is trained on; "
+                    f"set export.finetune_epochs = 0 or export.{key} = {none}"
+                )
+        return value

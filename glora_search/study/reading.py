@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from glora_search.study.credentials import holds_password, scrubbed, without_password
 from glora_search.study.errors import StudyFileError
 from glora_search.study.place_sections import ClusterSection, ExportSection
+from glora_search.study.presets import as_stored, with_preset
 from glora_search.study.study_file import StudyFile
 from glora_search.study.sweep_section import CHOICES, RANGE, SWEPT
 
@@ -106,7 +107,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 def stored_study(document: Mapping[str, Any]) -> StudyFile:
     """The resolved study that is stored with a study in the database."""
-    return parse_study(document, origin="the study in the database")
+    return parse_study(as_stored(document), origin="the study in the database")
 
 
 def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:
@@ -119,7 +120,7 @@ def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:
     try:
         # JSON semantics let a stored or written "path" string be a Path, an int be a float; else
         # strict.
-        return StudyFile.model_validate_json(json.dumps(table, default=str))
+        return StudyFile.model_validate_json(json.dumps(with_preset(table), default=str))
     except pydantic.ValidationError as error:
         lines = [_line(problem) for problem in error.errors(include_url=False)]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"

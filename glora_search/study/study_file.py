@@ -33,15 +33,15 @@ class StudyFile(Section):
 
     @field_validator("export")
     @classmethod
-    def _average_fits(cls, value: ExportSection, info: ValidationInfo) -> ExportSection:
+    def _not_more_than_there_are(cls, value: ExportSection, info: ValidationInfo) -> ExportSection:
         search = info.data.get("search")
         if search is not None:
             most = search.population * (search.generations + 1)
-            if value.average > most:
-                raise ValueError(
-                    f"average must be at most {most}, the subnets of the search; "
-                    f"got {value.average}"
-                )
+            for key, n in (("average", value.average), ("soup", value.soup)):
+                if n > most:
+                    raise ValueError(
+                        f"{key} must be at most {most}, the subnets of the search; got {n}"
+                    )
         return value
 
     @property
@@ -51,7 +51,7 @@ class StudyFile(Section):
 
     @property
     def export_directory(self) -> Path:
-        """Where the winner, or the average, is exported at the end of the search."""
+        """Where the end of the search is exported: the winner, or what [export] says."""
         return self.export.directory or self.run_directory / "export"
 
     def to_json(self) -> str:

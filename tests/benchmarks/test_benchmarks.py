@@ -10,9 +10,9 @@ import pytest
 from fork_server import Running, script
 
 FOLDER = Path(__file__).parent
-VIT = ("--model", "vit_tiny_patch16_224")
+VIT = ("--model", "test_vit")  # a twentieth of ViT-Tiny
 SMALL: dict[str, tuple[str, ...]] = {
-    "bench_adapter_bank.py": (*VIT, "--params", "60_000", "--batch", "2", "--rounds", "1"),
+    "bench_adapter_bank.py": (*VIT, "--params", "30_000", "--batch", "2", "--rounds", "1"),
     "bench_driver.py": ("--candidates", "60", "--populations", "20", "--rounds", "1"),
     "bench_evaluation.py": (*VIT, "--images", "2", "--candidates", "2", "--rounds", "1"),
     "bench_help.py": ("--rounds", "1"),

@@ -16,6 +16,7 @@ from tiny_study import found, study, write_study
 
 from glora_search.operations.launching import SearchResult, launch, resume
 from glora_search.recording import Database
+from glora_search.stages import prepare as prepare_module
 
 pytestmark = pytest.mark.slow
 
@@ -36,15 +37,46 @@ def launch_here(folder: Path, **sections: dict[str, Any]) -> SearchResult:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
-    return launch_here(tmp_path_factory.mktemp("undisturbed"), **LONG)
+def test_split_opened() -> list[str]:
+    """The status of the undisturbed study, whenever something opened the test split."""
+    return []
 
 
-def test_one_worker_equals_two_workers_equals_none(tmp_path: Path) -> None:
-    """The number of workers changes when a search ends, never what it finds."""
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, test_split_opened: list[str]
+) -> SearchResult:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    real = prepare_module.load_test_split
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        with Database.open(storage(folder), create=False) as database:
+            test_split_opened.append(str(database.open_study("tiny").attributes["status"]))
+        return real(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare_module, "load_test_split", watched)
+        return launch_here(folder, **LONG)
+
+
+def test_search_never_reads_the_test_split(
+    undisturbed: SearchResult, test_split_opened: list[str]
+) -> None:
+    """Until the winner is chosen, nothing opens the test split."""
+    assert test_split_opened == ["exporting"]
+
+
+def test_one_worker_equals_two_workers_equals_none(tmp_path: Path, shared_ray: str) -> None:
+    """The number of workers changes when a search ends, never what it finds; neither does it matter
+    whether the Ray was there (two workers) or is started for them (one).
+    """
     results = {
-        n: launch_here(tmp_path / str(n), cluster={"workers": n}, search={"generations": 3})
-        for n in (0, 1, 2)
+        n: launch_here(tmp_path / str(n), cluster=cluster, search={"generations": 3})
+        for n, cluster in {
+            0: {"workers": 0},
+            1: {"workers": 1},
+            2: {"workers": 2, "address": shared_ray},
+        }.items()
     }
     workers = [{o.worker for o in r.outcomes} for r in results.values()]
     # Two workers load for seconds what they evaluate in one: the second may come too late.
@@ -173,20 +205,3 @@ def test_timm_alone_loads_the_export(undisturbed: SearchResult) -> None:
     with torch.inference_mode():
         expected = supernet(batch)
     torch.testing.assert_close(torch.tensor(logits), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_search_never_reads_the_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until the winner is chosen, nothing opens the test split."""
-    import glora_search.stages.prepare as prepare_module
-
-    seen: list[str] = []
-    real = prepare_module.load_test_split
-
-    def watched(*arguments: Any, **options: Any) -> Any:
-        with Database.open(storage(tmp_path), create=False) as database:
-            seen.append(database.open_study("tiny").attributes["status"])
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(prepare_module, "load_test_split", watched)
-    launch_here(tmp_path)
-    assert seen == ["exporting"]

@@ -94,7 +94,7 @@ def test_two_workers_average_and_survive_a_kill(tmp_path: Path) -> None:
     """SIGKILL of a worker in the middle, and what comes out is what a single process gets that
     nobody disturbs, and that adds up the gradients by hand.
     """
-    recipe = {"workers": 2, "epochs": 40, "checkpoint_every_s": 0.0}
+    recipe = {"workers": 2, "epochs": 40, "checkpoint_every_s": 0.0, "paths": "uniform"}
     watched = Watched()
     begun = partial(any_checkpoint, tmp_path)
     with killing_a_worker("RayTrainWorker", begun) as killed:
@@ -104,7 +104,8 @@ def test_two_workers_average_and_survive_a_kill(tmp_path: Path) -> None:
     file = study(tmp_path, supernet={**KNOWN, **recipe})
     materials = prepare(file, Silent())
     seed = file.study.seed
-    supernet = Supernet(materials.backbone, materials.space, seed=seed)
+    storage = file.supernet.storage
+    supernet = Supernet(materials.backbone, materials.space, storage=storage, seed=seed)
     expected, _ = train_by_hand(
         supernet, materials.train, Recipe(**file.supernet.recipe_fields()), seed=seed, size=2
     )

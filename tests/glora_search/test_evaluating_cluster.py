@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from own_ray import free_ports, own_head, without_ray
+from killing import kill_all, killing_a_worker
+from own_ray import free_ports, without_ray
 from ray.cluster_utils import Cluster
 from stand_in_scorers import StandIn, candidates, loss_of
 
@@ -53,14 +55,19 @@ def client_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster(client_port: int) -> Iterator[Cluster]:
-    """A head that evaluates nothing; nodes are added by the tests."""
+    """A head that evaluates nothing; nodes are added by the tests.
+
+    It waits for 15 s, not 30, for the server that it starts for a client.
+    """
     head = {
         "num_cpus": 0,
         "ray_client_server_port": client_port,
         "_system_config": SOON,
         **SMALL,
     }
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "15")
+        cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     cluster.shutdown()
 
@@ -155,45 +162,6 @@ def test_a_worker_that_hangs_is_replaced(cluster: Cluster, tmp_path: Path) -> No
         workers.close()
 
 
-_WITHOUT_A_HEAD = """
-import sys
-
-sys.path[:0] = sys.argv[2:]
-from stand_in_scorers import StandIn, candidates
-from glora_search.study.errors import ClusterError
-from glora_search.cluster import connection
-from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
-
-connection._HEAD_PATIENCE_S = 1.0
-workers = RayWorkers(sys.argv[1], WorkerPool(workers=1))
-try:
-    for outcome in workers.evaluator(StandIn(eval_s=0.2)).evaluate(candidates(60)):
-        print(outcome.candidate.index, flush=True)
-except ClusterError as error:
-    print(error, flush=True)
-workers.close()
-"""
-
-
-def test_a_head_that_is_gone() -> None:
-    """Told before Ray would end the process, without a word, after a minute."""
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    with own_head({"RAY_AUTH_MODE": "disabled"}, cpus=1) as head:
-        words = [sys.executable, "-c", _WITHOUT_A_HEAD, head.gcs, *folders]
-        driver = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**without_ray(), "RAY_AUTH_MODE": "disabled"},
-        )
-        assert driver.stdout is not None
-        assert driver.stdout.readline().strip().isdigit(), "no outcome came"
-        head.kill()
-        *_, told = driver.stdout
-        assert driver.wait() == 0
-    assert re.search(r"the head of the Ray cluster, \S+, has not answered for 1 s", told)
-
-
 _THROUGH_THE_CLIENT = """
 import sys
 
@@ -223,15 +191,65 @@ workers.close()
 
 
 def test_through_rays_client(cluster: Cluster, client_port: int) -> None:
-    """Which has no streams: the same outcomes, also where workers die and callers stop early."""
+    """Which has no streams: the same outcomes, also where workers die and callers stop early, and
+    where the first server that the head starts for this client is killed as it starts.
+    """
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     node = cluster.add_node(num_cpus=1, **SMALL)
-    done = subprocess.run(
-        [sys.executable, "-c", _THROUGH_THE_CLIENT, f"ray://127.0.0.1:{client_port}", *folders],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+    with killing_a_worker("--mode=specific-server") as killed:
+        done = subprocess.run(
+            [sys.executable, "-c", _THROUGH_THE_CLIENT, f"ray://127.0.0.1:{client_port}", *folders],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            # Ray keeps the place of a client that is lost for so long, also of one that never was.
+            env={**os.environ, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2"},
+        )
     cluster.remove_node(node, allow_graceful=False)
     assert done.returncode == 0, done.stderr
+    assert killed, "no server was killed: this proves nothing of the second try"
+    assert "did not come up" in done.stderr
+    assert "trying again, 2 of 3" in done.stderr
+
+
+_WITHOUT_A_HEAD = """
+import sys
+
+sys.path[:0] = sys.argv[2:]
+from stand_in_scorers import StandIn, candidates
+from glora_search.study.errors import ClusterError
+from glora_search.cluster import connection
+from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
+
+connection._HEAD_PATIENCE_S = 1.0
+workers = RayWorkers(sys.argv[1], WorkerPool(workers=1))
+try:
+    for outcome in workers.evaluator(StandIn(eval_s=0.2)).evaluate(candidates(60)):
+        print(outcome.candidate.index, flush=True)
+except ClusterError as error:
+    print(error, flush=True)
+workers.close()
+"""
+
+
+def test_a_head_that_is_gone(cluster: Cluster) -> None:
+    """Told before Ray would end the process, without a word, after a minute. The last test here:
+    it ends the cluster, whose start costs as much as all that it does.
+    """
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    cluster.add_node(num_cpus=1, **SMALL)
+    words = [sys.executable, "-c", _WITHOUT_A_HEAD, cluster.address, *folders]
+    driver = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=without_ray())
+    assert driver.stdout is not None
+    assert driver.stdout.readline().strip().isdigit(), "no outcome came"
+    started = [
+        started.process.pid
+        for node in cluster.list_all_nodes()
+        for group in node.all_processes.values()
+        for started in group
+    ]
+    kill_all([psutil.Process(pid) for pid in started])
+    *_, told = driver.stdout
+    assert driver.wait() == 0
+    assert re.search(r"the head of the Ray cluster, \S+, has not answered for 1 s", told)

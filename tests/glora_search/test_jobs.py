@@ -111,13 +111,48 @@ def kept(storage: str, name: str) -> list[tuple[Any, ...]]:
         return found(database.open_study(name).history())
 
 
-def test_a_study_outlives_its_terminal_and_its_job(site: Site, tmp_path: Path) -> None:
+def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_path: Path) -> None:
     """Launched from a terminal that is closed while it shows the log; stopped; resumed by another
-    job: what is found is what an undisturbed run finds.
+    job, which is lost with the head and all that it started (SIGKILL); resumed as a job of a new
+    cluster: what is found is what an undisturbed run finds.
     """
     path = write_study(tmp_path, study={"name": "far"}, search=_SIZE, cluster={"workers": 1})
+    variables = {
+        k: site.environment[k]
+        for k in ("RAY_AUTH_TOKEN_PATH", "PGPASSWORD")
+        if k in site.environment
+    }
+    with own_head(
+        {**variables, "RAY_AUTH_MODE": "token", "GLORA_SEARCH_STORAGE": site.storage}
+    ) as lost:
+        doomed = Site(lost, site.storage, site.environment)
+        n_stopped = stopped_in_the_middle(doomed, path)
+        words = ("far", "--storage", site.storage, "--set", "cluster.workers=0")
+        resumed = doomed.run("resume", *words)
+        assert resumed.returncode == 0, resumed.stderr
+        wait_for(lambda: recorded(site.storage, "far") > n_stopped)
+        lost.kill()
+    n_recorded = recorded(site.storage, "far")
+    assert n_stopped < n_recorded < 1550, "it was not killed in the middle: this proves little"
+    before = set(kept(site.storage, "far"))
+
+    resumed = site.run("resume", "far", "--storage", "cluster", "--json")
+    job = json.loads(resumed.stdout)["job"]
+    assert "1550 subnets evaluated" in site.run("logs", job, "--follow").stdout
+    assert site.status("far") == "SUCCEEDED", "by the study's name, the latest job"
+    assert before <= set(kept(site.storage, "far"))
+
+    (tmp_path / "alone").mkdir()
+    alone = launch(study(tmp_path / "alone", search=_SIZE), storage=f"sqlite:///{tmp_path}/a.db")
+    assert kept(site.storage, "far") == found(alone.outcomes)
+
+
+def stopped_in_the_middle(site: Site, path: Path) -> int:
+    """Launch the study "far", close the terminals that show its log, and stop it; returns how many
+    subnets are recorded.
+    """
     launched = subprocess.Popen(
-        site.on_cluster("launch", path, "--storage", site.storage),
+        site.on_cluster("launch", path, "--storage", "cluster"),
         env=site.environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -149,44 +184,7 @@ def test_a_study_outlives_its_terminal_and_its_job(site: Site, tmp_path: Path) -
     assert f"interrupted; {n_recorded} subnets are recorded" in written, "not a clean interruption"
     with Database.open(site.storage, create=False) as database:
         assert database.open_study("far").holder is None
-
-    resumed = json.loads(site.run("resume", "far", "--storage", "cluster", "--json").stdout)
-    shown = site.run("logs", resumed["job"], "--follow").stdout
-    assert "1550 subnets evaluated" in shown
-    assert site.status("far") == "SUCCEEDED", "by the study's name, the latest job"
-
-    (tmp_path / "alone").mkdir()
-    alone = launch(study(tmp_path / "alone", search=_SIZE), storage=f"sqlite:///{tmp_path}/a.db")
-    assert kept(site.storage, "far") == found(alone.outcomes)
-
-
-def test_a_study_outlives_its_cluster(site: Site, tmp_path: Path) -> None:
-    """SIGKILL of the head and all that it started, the job's driver among it; then `resume` as a
-    job of a new cluster.
-    """
-    path = write_study(tmp_path, study={"name": "moved"}, search=_SIZE, cluster={"workers": 0})
-    variables = {
-        k: site.environment[k]
-        for k in ("RAY_AUTH_TOKEN_PATH", "PGPASSWORD")
-        if k in site.environment
-    }
-    with own_head(
-        {**variables, "RAY_AUTH_MODE": "token", "GLORA_SEARCH_STORAGE": site.storage}
-    ) as lost:
-        doomed = Site(lost, site.storage, site.environment)
-        launched = doomed.run("launch", path, "--storage", "cluster")
-        assert launched.returncode == 0, launched.stderr
-        wait_for(lambda: recorded(site.storage, "moved"))
-        lost.kill()
-    n_recorded = recorded(site.storage, "moved")
-    assert 0 < n_recorded < 1550, "it was not killed in the middle: this proves little"
-    before = set(kept(site.storage, "moved"))
-
-    resumed = json.loads(site.run("resume", "moved", "--storage", "cluster", "--json").stdout)
-    shown = site.run("logs", resumed["job"], "--follow").stdout
-    assert "1550 subnets evaluated" in shown
-    assert before <= set(kept(site.storage, "moved"))
-    assert kept(site.storage, "moved") == kept(site.storage, "far"), "the same seed and settings"
+    return n_recorded
 
 
 def test_a_cluster_that_does_not_know_us(site: Site) -> None:

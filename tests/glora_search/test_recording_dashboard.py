@@ -6,7 +6,6 @@ import json
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
-import optuna_dashboard
 import pytest
 from recording_cases import SPACE, batch
 
@@ -33,6 +32,8 @@ def test_the_dashboard_shows_study_and_trials(database_url: str, schemas: frozen
         )
         with record.hold():
             record.flush(batch(0, 7))
+
+    import optuna_dashboard  # slow: not for every process that collects
 
     application = optuna_dashboard.wsgi(database_url.replace("ql:", "ql+psycopg:"))
     (listed,) = ask(application, "/api/studies")["study_summaries"]

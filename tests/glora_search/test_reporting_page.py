@@ -271,6 +271,30 @@ def test_export_of_an_average_is_told_from_the_winner(tmp_path: Path) -> None:
     assert "winner’s test top-1" not in page.words  # noqa: RUF001
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"trial": None, "average_of": [28, 5], "soup_of": [28, 3, 5, 9]},
+            "the soup of 2 of the 4 best subnets",
+        ),
+        ({"finetuning": {"epochs": 20, "kept_epoch": 7}}, "trial 28, fine-tuned for 20 epochs"),
+    ],
+)
+def test_export_of_a_soup_or_of_a_tuned_winner_is_told_from_the_winner(
+    tmp_path: Path, changes: dict[str, object], what: str
+) -> None:
+    """Its test figures are not those of the winner as the search found it."""
+    attributes = {**ATTRIBUTES, "export": {**ATTRIBUTES["export"], **changes}}
+    with recorded(tmp_path, outcomes(30), attributes=attributes) as record:
+        write_report(record, tmp_path / "report.html")
+    page = Page.read(tmp_path / "report.html")
+    assert f"{what[0].upper()}{what[1:]} was merged into a plain network" in page.words
+    assert f"{what}, which was exported, has a top-1 of" in page.words
+    assert "winner’s test top-1" not in page.words  # noqa: RUF001
+    assert "(not the winner above)" not in page.words
+
+
 def test_study_that_is_running_says_who_drives_it(tmp_path: Path) -> None:
     with recorded(tmp_path, outcomes(5), attributes={"status": "searching"}) as record:
         with record.hold():

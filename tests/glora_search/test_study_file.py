@@ -10,12 +10,16 @@ import pytest
 from tiny_study import study_table, write_study
 
 from glora_search.proposing import SearchSettings
+from glora_search.stages.prepare import with_epochs
 from glora_search.study.errors import StudyFileError
 from glora_search.study.examples import example_names, load_example
 from glora_search.study.network_sections import SupernetSection
+from glora_search.study.presets import PRESETS, with_preset
 from glora_search.study.reading import load_study_file, parse_study, stored_study
 from glora_search.study.search_section import SearchSection
-from supernet import Recipe
+from glora_search.study.study_file import StudyFile
+from search_spaces import LayerSpec, SearchSpace, load_preset
+from supernet import Design, Recipe
 
 
 def mistakes(table: dict) -> list[str]:
@@ -34,7 +38,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
     assert len(lines) == 5
     for key, *told in (
         ("study.name", "required"),
-        ("supernet.epochs", '"many"', "integer"),
+        ("supernet.epochs", '"many"', 'a number from 1 on, or "auto"'),
         ("supernet.lr", "-1.0", "greater than 0"),
         ("search.fitness", '"los"', "'loss', 'top1' or 'calibrated-loss'"),
         ("search.generatoins", "unknown key", "did you mean 'generations'?"),
@@ -65,6 +69,18 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ({"supernet": {"device": "gpu"}}, "auto, cpu, cuda"),
         ({"cluster": {"workers": True}}, "cluster.workers"),
         ({"supernet": {"lr": "1e-3"}}, "supernet.lr"),
+        ({"export": {"soup": 1}}, "a soup needs 2 candidates or more"),
+        ({"export": {"soup": 25}}, "soup must be at most 24"),
+        ({"export": {"soup": 2, "average": 3}}, "export.soup = 2: it excludes export.average = 3"),
+        (
+            {"export": {"finetune_epochs": 5, "average": 3}},
+            "export.finetune_epochs = 5: it excludes export.average = 3",
+        ),
+        (
+            {"export": {"finetune_epochs": 5, "soup": 2}},
+            "export.finetune_epochs = 5: it excludes export.soup = 2",
+        ),
+        ({"export": {"finetune_lr": 0.0}}, "export.finetune_lr"),
     ],
 )
 def test_each_wrong_value_is_one_line(tmp_path: Path, changes: dict, told: str) -> None:
@@ -138,7 +154,10 @@ def test_the_resolved_study_survives_the_database(tmp_path: Path) -> None:
 
 def test_defaults_are_those_of_the_records() -> None:
     """The numbers of the published method stand in two places; they must not drift apart."""
-    assert Recipe(**SupernetSection().recipe_fields()) == Recipe()
+    published = with_preset({"study": {"preset": "published"}})["supernet"]
+    section = SupernetSection.model_validate(published)
+    assert Recipe(**section.recipe_fields()) == Recipe()
+    assert (section.paths, section.paths_per_step) == (Design().paths, Design().paths_per_step)
     settings, section = SearchSettings(), SearchSection()
     for name in (
         *("sampler", "operators", "population", "generations", "parents", "mutations"),
@@ -147,3 +166,59 @@ def test_defaults_are_those_of_the_records() -> None:
     ):
         assert getattr(section, name) == getattr(settings, name), name
     assert section.fitness == str(settings.objectives)
+
+
+def test_a_preset_fills_in_what_the_study_does_not_say(tmp_path: Path) -> None:
+    """Its own keys win, and what is stored is resolved."""
+    table = study_table(tmp_path, search={"fitness": "loss"})
+    del table["supernet"]["epochs"]
+    table["study"]["preset"] = "published"
+    file = parse_study(table, origin="study.toml")
+    assert (file.supernet.storage, file.supernet.paths) == ("entangled", "uniform")
+    assert (file.supernet.paths_per_step, file.supernet.epochs) == (1, 500)
+    assert (file.search.operators, file.search.fitness) == ("published", "loss")
+    assert stored_study(json.loads(file.to_json())) == file
+    table["study"]["preset"] = "publisched"
+    assert "'published'" in mistakes(table)[1]
+
+
+def test_every_key_of_a_preset_exists() -> None:
+    for sections in PRESETS.values():
+        for section, keys in sections.items():
+            known = StudyFile.model_fields[section].annotation
+            assert set(keys) <= set(known.model_fields), section
+
+
+def test_a_study_that_was_stored_before_there_were_paths_means_what_it_meant(
+    tmp_path: Path,
+) -> None:
+    """Its supernet is found again, and nothing is trained anew."""
+    document = json.loads(parse_study(study_table(tmp_path), origin="study.toml").to_json())
+    assert (document["supernet"]["paths"], document["supernet"]["paths_per_step"]) == ("fair", 1)
+    assert stored_study(document).supernet.paths == "fair"
+    for key in ("paths", "paths_per_step", "sandwich", "ema"):
+        del document["supernet"][key]
+    older = stored_study(document).supernet
+    assert (older.paths, older.paths_per_step) == ("uniform", 1)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "changes", "epochs"),
+    [
+        (800, {}, 58),  # 13 steps of 4 paths an epoch; 600 paths for each of 5 choices
+        (800, {"paths_per_step": 1}, 231),
+        (800, {"workers": 2}, 54),  # 7 steps of 8 paths
+        (100, {"batch_size": 32}, 188),  # 4 steps of 4 paths
+        (100, {"epochs": 7}, 7),
+    ],
+)
+def test_epochs_follow_from_the_space_and_the_data(
+    n_train: int, changes: dict, epochs: int, tmp_path: Path
+) -> None:
+    """Every choice of the gene with the most choices gets the same number of paths."""
+    table = study_table(tmp_path)
+    table["supernet"] = {"epochs": "auto", **changes}
+    file = parse_study(table, origin="study.toml")
+    choices = load_preset("digits").choices
+    space = SearchSpace([LayerSpec("blocks.0.attn.qkv", 8, 24, True)], choices)
+    assert with_epochs(file, space, n_train).supernet.epochs == epochs

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tiny_study import study, write_study
 
+from glora_search import operations  # which imports Ray Tune when it is asked for a sweep
 from glora_search.cluster.connection import ray
 from glora_search.cluster.submitting import launch_submission
 from glora_search.operations.sweeping.comparable import open_or_create
-from glora_search.operations.sweeping.driving import sweep
 from glora_search.recording import Database, SweepRecord
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Silent
@@ -72,21 +72,21 @@ def swept(file: StudyFile, url: str, *, failed: bool) -> SweepRecord:
 def test_no_cluster(tmp_path: Path, url: str) -> None:
     file = study(tmp_path, cluster={"address": "127.0.0.1:1"})
     with pytest.raises(ClusterError, match=r"no Ray at '127\.0\.0\.1:1'"):
-        sweep(file, storage=url)
+        operations.sweep(file, storage=url)
     assert not (tmp_path / "studies.db").exists()
 
 
 def test_artifacts_are_tried_before_ray(tmp_path: Path, url: str) -> None:
     file = study(tmp_path, cluster={"address": "127.0.0.1:1", "artifacts": "sss://bucket"})
     with pytest.raises(ArtifactError, match="Protocol not known"):
-        sweep(file, storage=url)
+        operations.sweep(file, storage=url)
     assert not (tmp_path / "studies.db").exists()
 
 
 def test_a_study_that_trains_no_supernet(tmp_path: Path, url: str) -> None:
     file = study(tmp_path, supernet={"checkpoint": "trained.safetensors"})
     with pytest.raises(StudyFileError, match="no recipe to sweep; leave the key out"):
-        sweep(file, storage=url)
+        operations.sweep(file, storage=url)
     assert not (tmp_path / "studies.db").exists()
 
 
@@ -94,7 +94,7 @@ def test_a_sweep_that_is_over(tmp_path: Path, url: str) -> None:
     """It is shown, unless there is nothing to show but faults."""
     file = study(tmp_path, sweep={"trials": TRIALS})
     swept(file, url, failed=False)
-    found = sweep(file, storage=url)
+    found = operations.sweep(file, storage=url)
     assert list(found.trials) == [0, 1, 2]
     assert found.best is not None
     assert found.best[0] == 0
@@ -104,7 +104,7 @@ def test_a_sweep_that_is_over(tmp_path: Path, url: str) -> None:
     with pytest.raises(
         GLoRASearchError, match=r"every trial of sweep 'other/sweep' failed.*fault 2"
     ):
-        sweep(other, storage=url)
+        operations.sweep(other, storage=url)
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_a_sweep_that_is_over(tmp_path: Path, url: str) -> None:
     [
         ({"supernet": {"batch_size": 12}}, "supernet.batch_size"),
         ({"supernet": {"warmup_epochs": 1}}, "supernet.warmup_epochs"),
-        ({"supernet": {"storage": "separate"}}, "supernet.storage"),
+        ({"supernet": {"storage": "entangled"}}, "supernet.storage"),
         ({"space": {"preset": "tiny"}}, "space, "),
         ({"sweep": {"lr": [1e-3]}}, "sweep.lr"),
         ({"sweep": {"grace": 0.5}}, "sweep.grace"),
@@ -130,7 +130,7 @@ def test_another_study_file(
     swept(study(tmp_path, sweep=known), url, failed=False)
     changes = {**changes, "sweep": {**known, **changes.get("sweep", {})}}
     with pytest.raises(StudyExistsError, match=r"begun with another study file.* differs in") as it:
-        sweep(study(tmp_path, **changes), storage=url)
+        operations.sweep(study(tmp_path, **changes), storage=url)
     assert told in str(it.value)
 
 
@@ -145,7 +145,7 @@ def test_what_may_differ(tmp_path: Path, url: str) -> None:
         search={"population": 9},
         cluster={"workers": 3},
     )
-    assert len(sweep(file, storage=url).trials) == TRIALS
+    assert len(operations.sweep(file, storage=url).trials) == TRIALS
 
 
 def test_another_process_sweeps(tmp_path: Path, url: str) -> None:
@@ -154,7 +154,7 @@ def test_another_process_sweeps(tmp_path: Path, url: str) -> None:
     with Database.open(url, create=False) as database:
         record = database.open_sweep("tiny")
         with record.study.hold(), pytest.raises(StudyHeldError, match="'tiny/sweep' is driven by"):
-            sweep(file, storage=url)
+            operations.sweep(file, storage=url)
 
 
 def test_as_a_job(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from ray.tune.schedulers import ASHAScheduler
 from tiny_study import study, study_table
 
 from glora_search.operations.sweeping.recipes import (
@@ -111,6 +110,8 @@ def test_trials_are_scored_where_asha_decides(
     grace: float, factor: int, expected: list[float]
 ) -> None:
     """At the very milestones of Ray's scheduler, for every grace, to the last bit."""
+    from ray.tune.schedulers import ASHAScheduler  # slow: not for every process that collects
+
     section = SweepSection(grace=grace, reduction_factor=factor)
     assert rungs(section) == pytest.approx(expected)
     for percent in range(1, 101):

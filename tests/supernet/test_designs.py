@@ -155,7 +155,6 @@ def test_a_sandwich_holds_the_largest_and_the_smallest() -> None:
     ("fields", "told"),
     [
         ({"paths": "fair", "limits": LIMITS}, "fair paths"),
-        ({"sandwich": 1, "paths_per_step": 2}, "paths_per_step"),
         ({"lr_factors": {"F": 1.0, "up": 2.0}}, "lr_factors has F; accepted: A, B"),
     ],
 )

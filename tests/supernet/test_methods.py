@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_networks import SWIN, VIT, backbone_of, digits, fill_support_tensors, images_for
 from torch import Tensor, nn
@@ -230,6 +229,8 @@ def test_lora_is_gloras_b(rank: int) -> None:
 
 
 def test_lora_is_pefts() -> None:
+    from peft import LoraConfig, get_peft_model  # slow: not for every process that collects
+
     config = LoraConfig(
         r=3,
         lora_alpha=6,

@@ -24,9 +24,10 @@ DESIGNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "uniform paths": {"paths": "uniform"},
     "paths within the budget": {"paths": "budget"},
     "a third of the epochs": {"epochs": 1 / 3},
+    "three times the epochs": {"epochs": 3},
     "half of the rate": {"lr": 5e-3},
     "twice the rate": {"lr": 2e-2},
-    "sandwich": {"sandwich": 2, "paths_per_step": 1},
+    "sandwich": {"sandwich": 2},
     "moving average": {"ema": 0.99},
     "label smoothing": {"label_smoothing": 0.1},
     "noise": {"noise": 0.5},
@@ -36,7 +37,7 @@ DESIGNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "gradient start": {"init": "gradient"},
     "shifted images": {"shift": 1},
 }
-"""Name to keys of [supernet]. Epochs below 1 are a share of the default's."""
+"""Name to keys of [supernet]; epochs are multiples of the default's."""
 
 
 def keys_of(design: str, epochs: int) -> dict[str, Any]:

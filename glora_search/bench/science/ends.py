@@ -18,7 +18,7 @@ _AVERAGED: Final = (10, 50)
 _SOUP: Final = 20
 _FINETUNE_EPOCHS: Final = 20
 _FINETUNE_LR: Final = 3e-3
-_ORACLE: Final = 20
+_ORACLE: Final = 10
 
 
 def compare_winner(bed: Bed) -> dict[str, ArmFigures]:

@@ -1,0 +1,179 @@
+"""Choose what a study exports: one trial, trained on or not, or one network of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from glora_search.recording import StudyRecord
+from glora_search.study.finalists import Finalist, best_trials, from_attributes, winner_of
+from glora_search.study.outcomes import Outcome
+from glora_search.study.place_sections import ExportSection
+from supernet.errors import ExportError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuning:
+    """How a subnet is trained on before it is exported.
+
+    Args:
+        epochs: How many; that with the lowest val loss is kept.
+        lr: The peak learning rate.
+    """
+
+    epochs: int
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be exported of a study.
+
+    Args:
+        trial: Optuna's number of a subnet; None for the winner.
+        average: Of how many of the best subnets the weights are averaged; 1 for one subnet.
+        soup: Of how many of the best a greedy soup is made; 0 for none.
+        finetuning: Of the one subnet; None where it is exported as it is.
+    """
+
+    trial: int | None = None
+    average: int = 1
+    soup: int = 0
+    finetuning: Finetuning | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A trial that is to be exported, or several of which one network is made.
+
+    Args:
+        trials: Optuna's numbers, best first, and their records; of a soup, the candidates.
+        is_soup: Whether only those are averaged that do not raise the val loss.
+        finetuning: Of a single trial that is trained on first.
+        final: The figures in float32 of a single trial, where the search measured in bf16 and it
+            was a finalist.
+    """
+
+    trials: Mapping[int, Outcome]
+    is_soup: bool = False
+    finetuning: Finetuning | None = None
+    final: Finalist | None = None
+
+    @property
+    def best(self) -> Outcome:
+        """The record of the first."""
+        return next(iter(self.trials.values()))
+
+    @property
+    def trial(self) -> int | None:
+        """The number of a single trial; None where there are several."""
+        return next(iter(self.trials)) if len(self.trials) == 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was asked for: two exports of a study with the same are the same."""
+        return {
+            "digests": [outcome.candidate.subnet.digest for outcome in self.trials.values()],
+            "is_soup": self.is_soup,
+            "finetuning": None if self.finetuning is None else asdict(self.finetuning),
+        }
+
+
+def wanted_by(
+    section: ExportSection,
+    *,
+    trial: int | None = None,
+    average: int | None = None,
+    soup: int | None = None,
+    finetune_epochs: int | None = None,
+    finetune_lr: float | None = None,
+) -> Wanted:
+    """What is to be exported by the section [export] of a study, and by what is asked for besides.
+
+    Who asks for a trial, an average, a soup or fine-tuning gets that, and not what else the section
+    says of them.
+
+    Args:
+        section: Of the study.
+        trial: As in `Wanted`.
+        average: As in `Wanted`; None for the section's.
+        soup: Likewise.
+        finetune_epochs: Of the one subnet; None for the section's, 0 for none.
+        finetune_lr: None for the section's.
+
+    Raises:
+        ExportError: Two that exclude each other, or a number that is not accepted.
+    """
+    given = {"trial": trial, "average": average, "soup": soup}
+    asked = [name for name, value in given.items() if value is not None]
+    if len(asked) > 1:
+        raise ExportError(f"{asked[0]} and {asked[1]} exclude each other; give one of them")
+    if (finetune_epochs or 0) < 0 or not (finetune_lr is None or finetune_lr > 0):
+        raise ExportError(
+            f"cannot fine-tune for {finetune_epochs} epochs at a learning rate of {finetune_lr}; "
+            "accepted: epochs from 0 on, and a rate above 0"
+        )
+    of_section = not asked and not finetune_epochs
+    n_average = average if average is not None else section.average if of_section else 1
+    n_soup = soup if soup is not None else section.soup if of_section else 0
+    several = next((n for n, is_it in (("average", n_average != 1), ("soup", n_soup)) if is_it), "")
+    epochs = finetune_epochs
+    if epochs is None:
+        epochs = 0 if several else section.finetune_epochs
+    if several and epochs:
+        raise ExportError(
+            f"finetune_epochs and {several} exclude each other: one subnet is trained on"
+        )
+    if finetune_lr is not None and not epochs:
+        raise ExportError("finetune_lr needs finetune_epochs: nothing is fine-tuned without them")
+    lr = section.finetune_lr if finetune_lr is None else finetune_lr
+    return Wanted(
+        trial=trial,
+        average=n_average,
+        soup=n_soup,
+        finetuning=Finetuning(epochs=epochs, lr=lr) if epochs else None,
+    )
+
+
+def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -> Chosen:
+    """The trials of a study that are to be exported.
+
+    Args:
+        record: The study.
+        trials: All of its trials, by Optuna's number.
+        wanted: What is to be exported.
+
+    Raises:
+        ExportError: There is no such trial, or it failed; or there are not so many.
+    """
+    if wanted.soup:
+        return Chosen(trials=_best(record, trials, wanted.soup, "make a soup of"), is_soup=True)
+    if wanted.average != 1:
+        return Chosen(trials=_best(record, trials, wanted.average, "average"))
+    finalists = from_attributes(record.attributes)
+    trial = wanted.trial
+    if trial is None:
+        trial = winner_of(trials, record.objectives, finalists)
+        if trial is None:
+            raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
+    outcome = trials.get(trial)
+    if outcome is None:
+        raise ExportError(
+            f"study {record.name!r} has no trial {trial}; it has {len(trials)}, numbered from 0"
+        )
+    if outcome.failed:
+        raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
+    final = next((f for f in finalists if f.trial == trial), None)
+    return Chosen(trials={trial: outcome}, finetuning=wanted.finetuning, final=final)
+
+
+def _best(
+    record: StudyRecord, trials: Mapping[int, Outcome], n: int, to_do: str
+) -> dict[int, Outcome]:
+    best = best_trials(trials, record.objectives, from_attributes(record.attributes))
+    if not 2 <= n <= len(best):
+        raise ExportError(
+            f"cannot {to_do} {n} subnets: study {record.name!r} has {len(best)} evaluated ones; "
+            "accepted: from 2 to that number"
+        )
+    return {number: trials[number] for number in best[:n]}
