@@ -113,7 +113,9 @@ def test_optuna_sees_what_was_written(
         else:
             assert trial.state is TrialState.COMPLETE
             assert trial.value == objectives.only.value(expected)
-            attributes |= {"loss": expected.loss, "top1": expected.top1}
+            attributes |= {
+                name: getattr(expected, name) for name in ("loss", "top1", "calibrated_loss")
+            }
         assert trial.user_attrs == attributes
         assert list(trial.params.items()) == [
             (gene.name, candidate.subnet.to_params()[gene.name]) for gene in SPACE.genes
