@@ -14,6 +14,7 @@ from glora_search.recording import StudyRecord
 from glora_search.stages.choosing import Chosen
 from glora_search.stages.export_record import Export, Figures, FinetuningRecord, optional_table
 from glora_search.stages.finetuning import finetune_or_load
+from glora_search.stages.held_out import search_splits
 from glora_search.stages.prepare import Materials, missing_note
 from glora_search.stages.progress import Progress
 from glora_search.stages.provenance import versions
@@ -196,15 +197,17 @@ def _val_figures(
     """
     if chosen.trial is None or chosen.finetuning is not None:
         return _measured(materials, merged, materials.val), None
-    n_images = len(materials.val)
+    splits = search_splits(materials)
     precision = record.attributes.get("precision", materials.file.search.precision)
     outcome, final = chosen.best, chosen.final
     assert outcome.top1 is not None, "a failed trial is not chosen"
     assert outcome.loss is not None, "a failed trial is not chosen"
-    searched = Figures(top1=outcome.top1, loss=outcome.loss, n_images=n_images, precision=precision)
+    searched = Figures(
+        top1=outcome.top1, loss=outcome.loss, n_images=len(splits.seen), precision=precision
+    )
     if final is None or final.loss is None or final.top1 is None:
         return searched, None
-    return Figures(top1=final.top1, loss=final.loss, n_images=n_images), searched
+    return Figures(top1=final.top1, loss=final.loss, n_images=len(splits.judged)), searched
 
 
 def _test_evaluation(

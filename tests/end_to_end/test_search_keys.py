@@ -120,6 +120,9 @@ def test_the_winner_is_the_best_on_images_that_the_search_did_not_see(tmp_path: 
     assert finalists[0].loss == min(finalist.loss for finalist in finalists)
     assert result.export.trial == finalists[0].trial
     assert result.export.val.loss == finalists[0].loss
+    assert result.export.val.n_images == 15
+    assert result.export.val_in_search is not None
+    assert result.export.val_in_search.n_images == 45
     lines = study_output(study_status("tiny", storage(tmp_path))).lines
     assert any("held out" in line and "other than these 15" in line for line in lines)
 
