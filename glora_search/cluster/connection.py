@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from glora_search.cluster.driver_name import plain_driver_name
-from glora_search.cluster.reaching import check_reachable
+from glora_search.cluster.reaching import check_reachable, set_auth_mode
 from glora_search.study.errors import ClusterError, one_line
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ import ray
 from glora_search.cluster.room import Share, all_nodes
 
 # `ray` with the settings above.
-__all__ = ["WorkerPool", "await_head", "connect", "last_words", "ray"]
+__all__ = ["WorkerPool", "await_head", "connect", "disconnect", "last_words", "ray"]
 
 _log = logging.getLogger(__name__)
+_GIVEN_AUTH_MODE: Final = os.environ.get("RAY_AUTH_MODE")
 _LOOK_AGAIN_S: Final = 1.0
 _CLIENT_TRIES: Final = 3
 _NO_CLIENT_SERVER: Final = (
@@ -130,6 +131,16 @@ def connect(
             reason = one_line(error, limit=300)
             raise ClusterError(f"no Ray {where}: {reason}") from error
     _await_room(pool, on_wait)
+
+
+def disconnect() -> None:
+    """Leave Ray, and end it if this process started it.
+
+    Ray switches this process to tokens where it starts a cluster, and does not switch it back. The
+    next cluster may know no tokens, and its workers would die while they start (Ray 2.60).
+    """
+    ray.shutdown()
+    set_auth_mode(_GIVEN_AUTH_MODE)
 
 
 def _init(options: dict[str, Any]) -> None:

@@ -72,11 +72,23 @@ def use_token(host: str) -> None:
     given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     if not given and not (_is_here(host) and (Path.home() / ".ray" / "auth_token").is_file()):
         return
-    os.environ["RAY_AUTH_MODE"] = "token"
+    set_auth_mode("token")
+
+
+def set_auth_mode(mode: str | None) -> None:
+    """Set RAY_AUTH_MODE for this process and for those that it starts; None unsets it."""
+    if mode is None:
+        os.environ.pop("RAY_AUTH_MODE", None)
+    else:
+        os.environ["RAY_AUTH_MODE"] = mode
     if "ray" in sys.modules:  # it has read its environment
-        from ray._raylet import Config  # type: ignore[attr-defined]
+        from ray._raylet import (  # type: ignore[attr-defined]
+            AuthenticationTokenLoader,
+            Config,
+        )
 
         Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def refused(address: str) -> ClusterError:

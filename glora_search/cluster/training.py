@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from glora_search.cluster.connection import WorkerPool, connect, last_words, ray
+from glora_search.cluster.connection import WorkerPool, connect, disconnect, last_words, ray
 from glora_search.cluster.training_keeper import Keeper
 from glora_search.cluster.training_run import run_ray_train
 from glora_search.cluster.training_worker import TrainingPackage, read_checkpoint, write_checkpoint
@@ -60,7 +60,7 @@ def training_workers(section: SupernetSection, address: str | None) -> Iterator[
         yield pool
     finally:
         if mine:
-            ray.shutdown()
+            disconnect()
 
 
 def train_on_cluster(

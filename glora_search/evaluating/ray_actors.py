@@ -14,7 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from glora_search.cluster.connection import WorkerPool, await_head, connect, last_words, ray
+from glora_search.cluster.connection import (
+    WorkerPool,
+    await_head,
+    connect,
+    disconnect,
+    last_words,
+    ray,
+)
 from glora_search.cluster.room import free_nodes
 from glora_search.evaluating.protocol import Package
 from glora_search.evaluating.ray_crew import Crew
@@ -76,7 +83,7 @@ class RayWorkers:
 
     def close(self) -> None:
         """Disconnect from Ray; end it if it was started here."""
-        ray.shutdown()
+        disconnect()
 
 
 class RayEvaluator:

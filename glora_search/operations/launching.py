@@ -188,7 +188,7 @@ def _workers(
     """
     if not file.cluster.workers:
         return lambda: None
-    from glora_search.cluster.connection import connect, ray
+    from glora_search.cluster.connection import connect, disconnect
     from glora_search.evaluating.ray_actors import RayWorkers, WorkerPool
 
     section = file.cluster
@@ -205,7 +205,7 @@ def _workers(
         workers.warm_up()  # before the supernet trains
         return lambda: workers
     if file.cluster.address is not None:
-        stack.callback(ray.shutdown)
+        stack.callback(disconnect)
         connect(file.cluster.address, pool, told)
     return start
 

@@ -218,10 +218,10 @@ def _results(
         return iter(())
     if not section.workers:
         return run_here(ready, files)
-    from glora_search.cluster.connection import WorkerPool, connect, ray
+    from glora_search.cluster.connection import WorkerPool, connect, disconnect
 
     pool = WorkerPool.of(section)
-    stack.callback(ray.shutdown)
+    stack.callback(disconnect)
     connect(section.address, pool)
     room = pool.share.times(_nodes()) if pool.elastic else pool.workers
     return run_on_ray(ready, files, workers=room, cpus=pool.cpus, gpus=pool.gpus, poll=told.again)

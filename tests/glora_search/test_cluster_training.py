@@ -15,7 +15,7 @@ from tiny_study import study
 from torch import Tensor
 from training_by_hand import train_by_hand
 
-from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.cluster.connection import WorkerPool, connect, disconnect
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Bar, Silent
 from glora_search.stages.training import train_or_load_supernet
@@ -30,7 +30,7 @@ def connected(shared_ray: str) -> Iterator[None]:
     """All tests here run on the shared Ray."""
     connect(shared_ray, WorkerPool(workers=2))
     yield
-    ray.shutdown()
+    disconnect()
 
 
 class Watched(Silent):

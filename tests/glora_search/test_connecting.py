@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ray._raylet import AuthenticationMode, get_authentication_mode
 
 from glora_search.cluster import connection
 
@@ -34,6 +35,19 @@ def _failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, times: int) -
 
     monkeypatch.setattr(connection.ray, "init", init)
     return calls
+
+
+def test_the_next_cluster_is_joined_as_if_it_were_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`ray.init` switches this process to tokens where it starts a cluster, and leaves it so; a
+    cluster without tokens that is joined next could then not start a single actor.
+    """
+    monkeypatch.setattr(connection.ray, "init", lambda **options: connection.set_auth_mode("token"))
+    connection._init({})
+    assert get_authentication_mode() == AuthenticationMode.TOKEN
+    connection.disconnect()
+    assert get_authentication_mode() == AuthenticationMode.DISABLED
 
 
 def test_a_client_whose_server_ended_early_tries_again(

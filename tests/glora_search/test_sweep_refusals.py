@@ -10,7 +10,7 @@ import pytest
 from tiny_study import study, write_study
 
 from glora_search import operations  # which imports Ray Tune when it is asked for a sweep
-from glora_search.cluster.connection import ray
+from glora_search.cluster.connection import disconnect, ray
 from glora_search.cluster.submitting import launch_submission
 from glora_search.operations.sweeping.comparable import open_or_create
 from glora_search.recording import Database, SweepRecord
@@ -33,7 +33,7 @@ TRIALS = 3
 @pytest.fixture(autouse=True)
 def no_ray() -> Iterator[None]:
     """What is refused here is refused before one is started."""
-    ray.shutdown()  # whatever other tests have left
+    disconnect()  # whatever other tests have left
     yield
     assert not ray.is_initialized()
 

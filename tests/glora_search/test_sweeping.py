@@ -19,7 +19,7 @@ from ray.util.queue import Empty, Queue
 from tiny_study import write_study
 
 from glora_search.cli.commands import main
-from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.cluster.connection import WorkerPool, connect, disconnect
 from glora_search.operations.sweeping.trial import scored_subnets
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Bar, Silent
@@ -36,7 +36,7 @@ def connected(shared_ray: str) -> Iterator[None]:
     """All sweeps here run on the shared Ray."""
     connect(shared_ray, WorkerPool(workers=2))
     yield
-    ray.shutdown()
+    disconnect()
 
 
 class Impatient(Silent):

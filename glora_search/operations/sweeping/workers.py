@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from glora_search.cluster.connection import WorkerPool, connect, ray
+from glora_search.cluster.connection import WorkerPool, connect, disconnect, ray
 from glora_search.stages.progress import Progress
 from glora_search.study.study_file import StudyFile
 
@@ -46,7 +46,7 @@ def trial_workers(file: StudyFile, progress: Progress) -> Iterator[WorkerPool]:
         yield pool
     finally:
         if mine:
-            ray.shutdown()
+            disconnect()
 
 
 def gpus_for(trials: int, gpus: int) -> float:
