@@ -12,6 +12,9 @@ from hypothesis import settings
 # are added up in one order, and other tests need the cores as well.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Ray's workers run at nice 15, and a test that waits for them would wait for all others as well.
+os.environ["RAY_worker_niceness"] = "0"
+
 # A test must not fail because the machine is busy.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -180,14 +180,17 @@ def test_unknown_names_are_refused(fields: dict[str, Any], told: str, tmp_path: 
 
 
 def small_suite(*args: Any, **kwargs: Any) -> Suite:
-    """The offline suite with a backbone that hardly trained, and searches of 16 subnets."""
+    """The offline suite with a small backbone that hardly trained, and searches of 16 subnets."""
     suite = offline_suite(*args, **kwargs)
     files = {}
     for task, file in suite.files.items():
         table = json.loads(file.to_json())
         table["backbone"]["pretrain"] |= {"epochs": 1, "warmup_epochs": 0}
         table["backbone"]["pretrain"]["data"]["n_train"] = 64
+        table["backbone"]["args"] |= {"embed_dim": 24, "depth": 2}
+        table["data"] |= {"n_train": 48, "n_val": 48}
         table["search"] |= {"population": 8, "mutations": 4, "crossovers": 4, "parents": 4}
+        table["search"]["max_params"] //= 6  # as the layers are smaller
         table["search"]["generations"] = 1
         files[task] = stored_study(table)
     return dataclasses.replace(suite, files=files)
