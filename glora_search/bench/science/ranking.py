@@ -13,8 +13,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final
 
-from glora_search.bench.runs import ArmFigures
 from glora_search.bench.recipes import BATCH_SIZE
+from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed
 from glora_search.stages.prepare import device_of, param_limits
 from glora_search.stages.recipes import design_of, recipe_of
