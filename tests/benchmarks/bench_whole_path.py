@@ -6,8 +6,9 @@
 Its stages and settings are those of glora_search/study/examples/vtab-vit-b16.toml: images in the
 form of VTAB-1k are decoded, a supernet trains, evolution searches it in this process, the winner is
 merged and exported, and timm alone loads the export, whose logits are compared with those of the
-unmerged subnet. Weights and images are random, so no accuracy means anything. `--training published`
-draws one uniform path a step, as the published supernet does; `fair` is a study file's default.
+unmerged subnet. Weights and images are random, so no accuracy means anything. With `--training
+published` a step takes one uniformly drawn path, as the published supernet does; `fair` is the
+default of a study file.
 
 The training goes on from its checkpoint in DIR, where images and export stay as well. Prints one
 JSON line: the seconds of each stage, those of the training over all its pieces, the largest
@@ -22,7 +23,7 @@ import random
 import shutil
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ def main() -> None:
         )
     loaded = timm.create_model(f"local-dir:{exported}", pretrained=True).to(device).eval()
     difference = largest_logit_difference(supernet, loaded, subnet, val)
+    # Without its adapter: what is equal because nothing has trained would prove nothing.
+    plain = supernet.merge(space.min_subnet())
+    moved = largest_logit_difference(supernet, plain, subnet, val)
     test = load_test_split(source, preprocessing).to(device)
     ranked = {
         "random": _random_subnets(space, args.ranked),
@@ -122,6 +126,7 @@ def main() -> None:
         },
         "export": {
             "largest_logit_difference": difference,
+            "logits_moved_by_the_adapter": moved,
             "test_loss": evaluate_model(loaded, test).loss,
         },
         "bf16_beside_fp32": {
@@ -139,13 +144,16 @@ def _train(
     """Train, or go on; the time that it took, over all pieces that left a checkpoint."""
     checkpoint = args.folder / "training.safetensors"
     clock = args.folder / "training-seconds.json"
-    before_s = json.loads(clock.read_text())["seconds"] if checkpoint.exists() else 0.0
+    if checkpoint.exists() and not clock.exists():
+        checkpoint.unlink()  # how long it took is not known
+    before = json.loads(clock.read_text()) if checkpoint.exists() else {"seconds": 0.0, "pieces": 0}
     losses: list[float] = []
     begin = told = time.monotonic()
 
     def keep(_: Path) -> None:
+        seconds = before["seconds"] + time.monotonic() - begin
         spent = clock.with_suffix(".tmp")
-        spent.write_text(json.dumps({"seconds": before_s + time.monotonic() - begin}))
+        spent.write_text(json.dumps({"seconds": seconds, "pieces": before["pieces"] + 1}))
         spent.replace(clock)
 
     def on_epoch(end: EpochEnd) -> None:
@@ -161,13 +169,14 @@ def _train(
     train_supernet(
         supernet, train, recipe, seed=0, design=design, checkpointing=keeping, on_epoch=on_epoch
     )
-    seconds = json.loads(clock.read_text())["seconds"]
+    spent = json.loads(clock.read_text())
     return {
         "training": args.training,
         "epochs": args.epochs,
         "batch": args.batch,
         "precision": "bf16" if args.device.startswith("cuda") else "fp32",
-        "minutes": round(seconds / 60, 3),
+        "minutes": round(spent["seconds"] / 60, 4),
+        "pieces": spent["pieces"],
         "losses_of_this_piece": [round(losses[k], 4) for k in (0, -1)] if losses else [],
     }
 
@@ -225,7 +234,7 @@ def _random_subnets(space: SearchSpace, n: int) -> list[SubnetConfig]:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str):
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     progress(stage)
     begin = time.monotonic()
     yield
