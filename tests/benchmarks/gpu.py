@@ -120,8 +120,8 @@ class _Run:
                 break
         return {
             "status": "stopped",
-            "last_words": f"{last_words(work)}\nit did not end within {row.limit_s:g} s a piece, "
-            f"{row.pieces} pieces, or was killed each time",
+            "last_words": f"{last_words(work)}\nit did not end within {row.pieces} x "
+            f"{row.limit_s:g} s, or its run was killed too often",
         }
 
     def _outcome(self, row: Row, ended: Ended, work: Path) -> dict[str, Any]:
@@ -202,6 +202,9 @@ def main(
         parser.error("--out DIR is needed: where results are kept")
     if args.preload and not args.rehearse:
         parser.error("--preload is for rehearsals: CUDA does not work in a fork")
+    if sys.version_info < (3, 11):
+        progress(f"error: Python 3.11 or later is needed; this is {sys.version.split()[0]}")
+        return 1
     if absent := [name for name in NETWORK if not _can_import(name)]:
         names = " ".join(_DISTRIBUTIONS.get(name, name) for name in absent)
         progress(f"error: this Python has no {', '.join(absent)}: pip install {names}")

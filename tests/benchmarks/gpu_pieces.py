@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-_GRACE_S: Final = 15.0
+GRACE_S: Final = 15.0
+"""Seconds that a piece has to end when it is asked to."""
 _POLL_S: Final = 0.05
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -90,7 +91,7 @@ def run_piece(
 def _stop(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGINT)
-    deadline = time.monotonic() + _GRACE_S
+    deadline = time.monotonic() + GRACE_S
     while not os.waitpid(pid, os.WNOHANG)[0]:
         if time.monotonic() > deadline:
             os.killpg(pid, signal.SIGKILL)

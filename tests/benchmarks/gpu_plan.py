@@ -9,9 +9,14 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gpu_pieces import GRACE_S
+
 ROOT: Final = Path(__file__).parents[2]
 PIECE_S: Final = 480.0
-"""Seconds that a piece may take at most."""
+"""Seconds that a piece may take at most, its end included."""
+
+LIMIT_S: Final = PIECE_S - GRACE_S - 5.0
+"""Seconds after which a piece of a row is asked to end."""
 
 NETWORK: Final = ("torch", "torchvision", "timm", "numpy", "safetensors", "PIL")
 """What every row imports: the needs of `supernet`."""
@@ -59,8 +64,9 @@ class Row:
         args: In either case. `{work}` becomes a folder that the row keeps from piece to piece.
         on_gpu: Further ones in earnest.
         rehearsed: Further ones on the CPU, with a tiny network.
-        limit_s: Seconds of a piece.
-        pieces: How many it may take; one of more than one goes on where the last one stopped.
+        limit_s: Seconds after which a piece is asked to end.
+        pieces: How many it may take; one of more than one goes on where the last one stopped. One
+            more may be lost to a run that is killed.
         needs: Packages that it imports beside NETWORK, as they are imported.
         tool: A program that it starts.
         reads: Where its figures stand: one JSON line, or pytest's junit file in `{work}`.
@@ -73,7 +79,7 @@ class Row:
     args: tuple[str, ...] = ()
     on_gpu: tuple[str, ...] = ()
     rehearsed: tuple[str, ...] = ()
-    limit_s: float = PIECE_S
+    limit_s: float = LIMIT_S
     pieces: int = 1
     needs: tuple[str, ...] = ()
     tool: str | None = None

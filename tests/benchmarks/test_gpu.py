@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpu_pieces import GRACE_S
 from gpu_plan import MACHINE, PIECE_S, ROWS, Target
 from gpu_reading import NoFiguresError, figures_of
 from gpu_table import table
@@ -285,7 +286,7 @@ def test_tests_that_are_skipped_on_a_gpu_have_not_passed(
 def test_no_piece_takes_more_than_eight_minutes() -> None:
     """Nor do two rows write to one place."""
     assert len({row.name for row in ROWS}) == len(ROWS) >= 14
-    assert all(row.limit_s <= PIECE_S == 480 for row in (MACHINE, *ROWS))
+    assert all(row.limit_s + GRACE_S <= PIECE_S == 480 for row in (MACHINE, *ROWS))
     assert all("cuda" in row.on_gpu for row in ROWS if row.script != "-m")
     assert not any("cuda" in row.rehearsed for row in ROWS)
 
