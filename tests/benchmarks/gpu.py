@@ -36,7 +36,7 @@ from typing import Any, Final, NoReturn
 
 from gpu_pieces import Ended, run_piece
 from gpu_plan import MACHINE, NETWORK, ROOT, ROWS, Row
-from gpu_reading import NoFiguresError, figures_of, last_words
+from gpu_reading import NoFiguresError, Reads, figures_of, last_words
 from gpu_state import RunFolder, RunFolderError
 from gpu_table import table
 from measuring import progress
@@ -78,20 +78,21 @@ class _Run:
         if ended and ended["status"] != "missing" and ended["command"] == command:
             progress(f"{position} {row.name}: {ended['status']} before")
             return ended
+        if ended:
+            self.folder.forget(row.name)
         record: dict[str, Any] = {"row": row.name, "what": row.what, "command": command}
         if absent := missing(row):
             record |= {"status": "missing", "last_words": absent}
         else:
-            record |= self._pieces(row, command, position)
+            record |= self._pieces(row, position)
         self.folder.end(row.name, record)
         progress(f"{position} {row.name}: {record['status']}")
         sys.stdout.write(json.dumps(record) + "\n")
         sys.stdout.flush()
         return record
 
-    def _pieces(self, row: Row, command: Sequence[str], position: str) -> dict[str, Any]:
+    def _pieces(self, row: Row, position: str) -> dict[str, Any]:
         work = self.folder.work(row.name)
-        filled = [part.replace("{work}", str(work)) for part in command]
         while self.folder.tries(row.name) <= row.pieces:
             left_s = self.deadline - time.monotonic()
             if left_s < min(_LEAST_S, row.limit_s):
@@ -101,12 +102,12 @@ class _Run:
             progress(f"{position} {row.name}: {row.what} (at most {limit_s / 60:.1f} minutes)")
             try:
                 ended = run_piece(
-                    filled,
+                    row.words(work, rehearsal=self.rehearsal),
                     folder=work,
                     limit_s=limit_s,
                     environment=self.environment,
                     preloaded=self.preloaded,
-                    on_tick=_ticker(work),
+                    on_tick=_ticker(work, row.reads),
                 )
             except BaseException:
                 self.folder.take_back(row.name)  # whoever interrupts it does not blame it
@@ -120,20 +121,21 @@ class _Run:
                 break
         return {
             "status": "stopped",
-            "last_words": f"{last_words(work)}\nit did not end within {row.pieces} x "
+            "last_words": f"{last_words(work, row.reads)}\nit did not end within {row.pieces} x "
             f"{row.limit_s:g} s, or its run was killed too often",
         }
 
     def _outcome(self, row: Row, ended: Ended, work: Path) -> dict[str, Any]:
         found: dict[str, Any] = {"status": "done", "seconds": round(ended.seconds, 1)}
+        words = last_words(work, row.reads)
         try:
             found["figures"] = figures_of(row.reads, work, complete=not self.rehearsal)
         except NoFiguresError as error:
-            found |= {"status": "failed", "last_words": f"{last_words(work)}\n{error}"}
+            found |= {"status": "failed", "last_words": f"{words}\n{error}"}
         else:
             found["targets"] = [target.judged(found["figures"]) for target in row.targets]
         if ended.status:
-            words = f"{last_words(work)}\nexit status {ended.status}"
+            words = f"{words}\nexit status {ended.status}"
             found |= {"status": "failed", "last_words": words}
         return found
 
@@ -160,7 +162,7 @@ def _can_import(name: str) -> bool:
         return False
 
 
-def _ticker(work: Path) -> Any:
+def _ticker(work: Path, reads: Reads) -> Any:
     """Tells where a row is: on a terminal all the time, else once a minute."""
     begin = told = time.monotonic()
 
@@ -170,7 +172,7 @@ def _ticker(work: Path) -> Any:
         if time.monotonic() - told < (1.0 if shown else 60.0):
             return
         told = time.monotonic()
-        latest = last_words(work, lines=1)[:80]
+        latest = last_words(work, reads, lines=1)[:80]
         text = f"  {told - begin:.0f} s: {latest}"
         sys.stderr.write(f"\r{text:<100}\r" if shown else f"{text}\n")
         sys.stderr.flush()
@@ -202,9 +204,6 @@ def main(
         parser.error("--out DIR is needed: where results are kept")
     if args.preload and not args.rehearse:
         parser.error("--preload is for rehearsals: CUDA does not work in a fork")
-    if sys.version_info < (3, 11):
-        progress(f"error: Python 3.11 or later is needed; this is {sys.version.split()[0]}")
-        return 1
     if absent := [name for name in NETWORK if not _can_import(name)]:
         names = " ".join(_DISTRIBUTIONS.get(name, name) for name in absent)
         progress(f"error: this Python has no {', '.join(absent)}: pip install {names}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from gpu_pieces import GRACE_S
+from gpu_reading import Reads
 
 ROOT: Final = Path(__file__).parents[2]
 PIECE_S: Final = 480.0
@@ -83,13 +84,27 @@ class Row:
     pieces: int = 1
     needs: tuple[str, ...] = ()
     tool: str | None = None
-    reads: Literal["json", "junit"] = "json"
+    reads: Reads = "json"
     targets: tuple[Target, ...] = ()
 
     def command(self, *, rehearsal: bool) -> list[str]:
-        """As Python gets it, `{work}` still to be filled in."""
-        first = [self.script] if self.script == "-m" else [str(Path(__file__).parent / self.script)]
-        return [*first, *self.args, *(self.rehearsed if rehearsal else self.on_gpu)]
+        """What is kept with the figures: without a folder of this machine, so that a run can go on
+        on another one.
+        """
+        return [self.script, *self.args, *(self.rehearsed if rehearsal else self.on_gpu)]
+
+    def words(self, work: Path, *, rehearsal: bool) -> list[str]:
+        """The command as Python gets it.
+
+        Args:
+            work: The folder of the row.
+            rehearsal: As in `command`.
+        """
+        script, *words = self.command(rehearsal=rehearsal)
+        return [
+            script if script == "-m" else str(Path(__file__).parent / script),
+            *(word.replace("{work}", str(work)) for word in words),
+        ]
 
 
 def _figure(*path: str) -> Callable[[Mapping[str, Any]], float]:
@@ -230,7 +245,6 @@ MACHINE: Final = Row(
     what="the device, its driver and the versions",
     script="gpu_machine.py",
     on_gpu=_CUDA,
-    limit_s=120.0,
 )
 """What a run looks at first, each time: without it nothing else runs."""
 

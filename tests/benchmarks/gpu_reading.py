@@ -7,12 +7,15 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any, Literal
 
+Reads = Literal["json", "junit"]
+"""Where a row leaves its figures: as a JSON line on stdout, or in pytest's junit file."""
+
 
 class NoFiguresError(ValueError):
     """A row that ended without the figures that it was run for."""
 
 
-def figures_of(reads: Literal["json", "junit"], work: Path, *, complete: bool) -> dict[str, Any]:
+def figures_of(reads: Reads, work: Path, *, complete: bool) -> dict[str, Any]:
     """The figures of a row.
 
     Args:
@@ -51,9 +54,9 @@ def _of_tests(work: Path, complete: bool) -> dict[str, Any]:
     return {"passed": passed, **count}
 
 
-def last_words(work: Path, *, lines: int = 15) -> str:
-    """The end of what a row said on stderr; of pytest, which speaks there, on stdout."""
-    for name in ("stderr.txt", "stdout.txt"):
+def last_words(work: Path, reads: Reads, *, lines: int = 15) -> str:
+    """The end of what a row said: on stderr, or on stdout where it is pytest."""
+    for name in ("stdout.txt", "stderr.txt") if reads == "junit" else ("stderr.txt", "stdout.txt"):
         try:
             said = (work / name).read_text(errors="replace").strip()
         except OSError:

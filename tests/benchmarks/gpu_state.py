@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +104,8 @@ class RunFolder:
         return record if isinstance(record, dict) else None
 
     def forget(self, row: str) -> None:
-        """Have a row run again."""
+        """Have a row run again, from its beginning."""
+        shutil.rmtree(self.path / "work" / row, ignore_errors=True)
         self._record(row).unlink(missing_ok=True)
         self._tries(row).unlink(missing_ok=True)
 

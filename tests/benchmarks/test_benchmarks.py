@@ -40,7 +40,7 @@ def parse_as_on_a_gpu() -> None:
     study = tomllib.loads((ROOT / "glora_search/study/examples/vtab-vit-b16.toml").read_text())
     for row in ROWS:
         if row.script != "-m":
-            script, *sys.argv[1:] = row.command(rehearsal=False)
+            script, *sys.argv[1:] = row.words(FOLDER, rehearsal=False)
             parse = runpy.run_path(script, run_name="parsed")["_arguments"]
             args = parse(study) if row.script == "bench_whole_path.py" else parse()
             assert args.device == "cuda"

@@ -23,11 +23,21 @@ from gpu_table import table
 
 FOLDER = Path(__file__).parent
 ABSENT = ("ray", "optuna", "alembic", "sqlalchemy", "pydantic", "click", "rich", "plotly", "psutil")
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 _DRIVER = """
-import json, pathlib, sys
-import gpu, gpu_plan
+import json, pathlib, sys, time
+import gpu, gpu_pieces, gpu_plan
+
+class Clock:
+    sleep = staticmethod(time.sleep)
+    out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+
+    def monotonic(self):
+        begun = sum(path.stat().st_size for path in self.out.glob("work/*/slept"))
+        return time.monotonic() + 1000 * begun
+
+gpu_pieces.time = Clock()
 
 def row(given):
     return gpu_plan.Row(what="a script", **{**given, "args": tuple(given.get("args", ()))})
@@ -52,13 +62,13 @@ while not (work / "go").exists():
 print('{"value": 1}')
 """
 
-_COUNT = """
+_SLEEP = """
 import pathlib, sys, time
-done = pathlib.Path(sys.argv[1]) / "done"
-done.open("a").write("x")
-if len(done.read_text()) < 3:
-    time.sleep(600)
-print('{"pieces": %d}' % len(done.read_text()))
+slept = pathlib.Path(sys.argv[1]) / "slept"
+if not slept.exists() or slept.stat().st_size < 2:
+    slept.open("a").write("x")
+    time.sleep(10_000)
+print('{"value": 2}')
 """
 
 _FAIL = """
@@ -72,7 +82,7 @@ class Command:
 
     def __init__(self, folder: Path, *rows: Mapping[str, Any]) -> None:
         self.folder, self.out = folder, folder / "out"
-        scripts = {"say": _SAY, "wait": _WAIT, "count": _COUNT, "fail": _FAIL, "driver": _DRIVER}
+        scripts = {"say": _SAY, "wait": _WAIT, "sleep": _SLEEP, "fail": _FAIL, "driver": _DRIVER}
         for name, text in scripts.items():
             (folder / f"{name}.py").write_text(text)
         self.rows = [{**row, "script": str(folder / f"{row['script']}.py")} for row in rows]
@@ -186,16 +196,19 @@ def test_an_interrupted_run_stops_its_row_and_does_not_blame_it(
 
 
 def test_a_row_is_stopped_at_its_limit_unless_it_has_further_pieces(tmp_path: Path) -> None:
-    """No piece may outlast the loan of a machine; a long training comes in several."""
-    counting = {"script": "count", "args": ["{work}"], "limit_s": 1.0}
+    """No piece may outlast the loan of a machine; a long training comes in several.
+
+    The clock of the pieces leaps whenever a script begins to sleep, so no time has to pass.
+    """
+    sleeping = {"script": "sleep", "args": ["{work}"]}
     command = Command(
-        tmp_path, {**counting, "name": "one"}, {**counting, "name": "many", "pieces": 8}, SAY
+        tmp_path, {**sleeping, "name": "one"}, {**sleeping, "name": "many", "pieces": 3}, SAY
     )
     status, records, _ = command.run()
     assert status == 1
     assert records["one"]["status"] == "stopped"
     assert records["many"]["status"] == "done"
-    assert records["many"]["figures"] == {"pieces": 3}
+    assert records["many"]["figures"] == {"value": 2}
     assert records["say"]["status"] == "done"
 
 
@@ -238,10 +251,19 @@ def test_a_folder_holds_one_run_of_one_kind(tmp_path: Path) -> None:
 
 
 def test_rows_can_be_chosen_and_run_again(tmp_path: Path) -> None:
+    """From the beginning: what an earlier run left would make it a shorter one."""
     command = Command(tmp_path, SAY, {**SAY, "name": "other"})
     assert command.run("--only", "other")[1].keys() == {"machine", "other"}
     assert command.run("--skip", "say")[1].keys() == {"machine"}
+    (command.work("other") / "left").touch()
     assert command.run("--again", "other")[1].keys() == {"machine", "say", "other"}
+    assert not (command.work("other") / "left").exists()
+
+
+def test_a_run_goes_on_in_another_checkout() -> None:
+    """What is kept of a command names no folder: the next loan may be another machine."""
+    for row in ROWS:
+        assert not any(str(FOLDER.parents[1]) in word for word in row.command(rehearsal=False))
 
 
 def test_targets_are_judged_on_their_side() -> None:
