@@ -19,11 +19,11 @@ import argparse
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import combinations
 from typing import Any
 
 import torch
 from measuring import progress, report
+from rank_agreement import Key, agreement, keys_of, ranks_of
 from scipy.stats import kendalltau
 
 from glora_search.proposing.operators import Parent, make_operators
@@ -50,9 +50,6 @@ _ARGS: dict[str, Any] = {
     "depth": 6,
     "num_heads": 3,
 }
-_BEST = 10
-
-Key = tuple[float, ...]
 
 
 def main() -> None:
@@ -78,7 +75,9 @@ def main() -> None:
         figures[name] = {
             "fp32_loss_from_to": [round(f(e.loss for e in exact), 4) for f in (min, max)],
             **{
-                f"{precision}_{fitness}": _compared(_keys(exact, fitness), _keys(found, fitness))
+                f"{precision}_{fitness}": _compared(
+                    keys_of(exact, fitness), keys_of(found, fitness)
+                )
                 for precision, found in others.items()
                 for fitness in ("loss", "top1")
             },
@@ -131,37 +130,9 @@ def _scores(evaluator: SubnetEvaluator, subnets: Sequence[SubnetConfig]) -> list
     return scores
 
 
-def _keys(scores: Sequence[Evaluation], fitness: str) -> list[Key]:
-    """Sort keys, best first."""
-    return [(s.loss,) if fitness == "loss" else (-s.top1, s.loss) for s in scores]
-
-
 def _compared(exact: Sequence[Key], found: Sequence[Key]) -> dict[str, Any]:
-    n = len(exact)
-    ranks, other = _ranks(exact), _ranks(found)
-    winner = min(range(n), key=other.__getitem__)
-    true_winner = min(range(n), key=ranks.__getitem__)
-    swapped = sum(
-        (exact[a] < exact[b] and found[b] < found[a])
-        or (exact[b] < exact[a] and found[a] < found[b])
-        for a, b in combinations(range(n), 2)
-    )
-    best = {k for k in range(n) if ranks[k] < _BEST}
-    other_best = {k for k in range(n) if other[k] < _BEST}
-    return {
-        "kendall_tau": round(float(kendalltau(ranks, other).statistic), 4),
-        "swapped_pairs": round(swapped / (n * (n - 1) / 2), 5),
-        "best_ten_in_common": len(best & other_best),
-        "fp32_rank_of_its_winner": ranks[winner] + 1,
-        "finalists_needed": other[true_winner] + 1,
-    }
-
-
-def _ranks(keys: Sequence[Key]) -> list[int]:
-    ranks = [0] * len(keys)
-    for rank, k in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
-        ranks[k] = rank
-    return ranks
+    tau = kendalltau(ranks_of(exact), ranks_of(found)).statistic
+    return {"kendall_tau": round(float(tau), 4), **agreement(exact, found)}
 
 
 @contextmanager

@@ -115,15 +115,23 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
+    """Of the checkout; of a copy without one, what the environment says."""
+
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
+            )
+        except OSError:  # a machine that has no git
+            return ""
         return done.stdout.strip()
 
+    commit = git("rev-parse", "--short", "HEAD")
+    if not commit:
+        return os.environ.get("GLORA_SEARCH_COMMIT", "unknown")
     changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    return commit + (" with changes" if changed else "")
 
 
 def _short(value: float, digits: int) -> float:

@@ -1,39 +1,75 @@
-"""Every benchmark runs as it stands, on a CPU and in small, and prints what it promises."""
+"""Every benchmark runs as it stands, on a CPU and in small, and prints what it promises.
+
+Those that need a GPU in earnest are rehearsed in test_gpu.py.
+"""
 
 from __future__ import annotations
 
 import json
+import runpy
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fork_server import Running, script
+from gpu_plan import ROOT, ROWS
 
 FOLDER = Path(__file__).parent
-VIT = ("--model", "test_vit")  # a twentieth of ViT-Tiny
 SMALL: dict[str, tuple[str, ...]] = {
-    "bench_adapter_bank.py": (*VIT, "--params", "30_000", "--batch", "2", "--rounds", "1"),
     "bench_driver.py": ("--candidates", "60", "--populations", "20", "--rounds", "1"),
-    "bench_evaluation.py": (*VIT, "--images", "2", "--candidates", "2", "--rounds", "1"),
     "bench_help.py": ("--rounds", "1"),
     "bench_load.py": ("--workers", "4", "--seconds", "0.2"),
-    "bench_precision.py": ("--epochs", "1", "--pretraining", "1", "--population", "12"),
     "bench_proposing.py": ("--history", "200", "--rounds", "1"),
-    "bench_published_search.py": (
-        *(*VIT, "--images", "2", "--population", "4", "--generations", "1"),
-        *("--dense", "1"),
-    ),
     "bench_scale.py": ("--sizes", "20", "60"),
     "bench_storage.py": ("--rounds", "1", "--opening", "60", "--rival-trials", "2"),
-    "bench_supernet_step.py": (
-        *(*VIT, "--batch", "2", "--rounds", "1", "--memory", "1"),
-        *("--only", "floor", "ours", "dense", "--recipe"),
-    ),
 }
+ON_GPU = {row.script for row in ROWS if row.script.startswith("bench_")}
+"""Those that test_gpu.py rehearses."""
 
 
-def test_every_benchmark_is_run_here() -> None:
-    assert {path.name for path in FOLDER.glob("bench_*.py")} == SMALL.keys()
+def test_every_benchmark_is_run_here_or_rehearsed() -> None:
+    assert not SMALL.keys() & ON_GPU
+    assert {path.name for path in FOLDER.glob("bench_*.py")} == SMALL.keys() | ON_GPU
+
+
+def parse_as_on_a_gpu() -> None:
+    """Have each script parse the options that it gets on a GPU; in a process of its own."""
+    sys.path.insert(0, str(FOLDER))
+    study = tomllib.loads((ROOT / "glora_search/study/examples/vtab-vit-b16.toml").read_text())
+    for row in ROWS:
+        if row.script != "-m":
+            script, *sys.argv[1:] = row.words(FOLDER, rehearsal=False)
+            parse = runpy.run_path(script, run_name="parsed")["_arguments"]
+            args = parse(study) if row.script == "bench_whole_path.py" else parse()
+            assert args.device == "cuda"
+
+
+@pytest.mark.slow
+def test_scripts_know_the_options_that_they_get_on_a_gpu(tmp_path: Path) -> None:
+    """A rehearsal gives others, and a wrong one would be noticed when the GPU is there."""
+    Running(parse_as_on_a_gpu, folder=tmp_path).succeed()
+
+
+def train_as_a_study_does() -> None:
+    """Compare the designs of the whole path with a study's and the published one."""
+    sys.path.insert(0, str(FOLDER))
+    from bench_whole_path import DESIGNS
+
+    from glora_search.study.network_sections import SupernetSection
+    from supernet import Design
+
+    section = SupernetSection()
+    assert DESIGNS["fair"] == Design(paths="fair", paths_per_step=section.paths_per_step)
+    assert section.paths == "fair"
+    assert DESIGNS["published"] == Design()
+
+
+@pytest.mark.slow
+def test_the_whole_path_trains_as_a_study_file_does_by_default(tmp_path: Path) -> None:
+    """Its settings are written once more there, since a GPU machine has no pydantic."""
+    Running(train_as_a_study_does, folder=tmp_path).succeed()
 
 
 @pytest.mark.slow
