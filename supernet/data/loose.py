@@ -42,7 +42,8 @@ def _found(name: str) -> list[Path]:
     if path.is_dir():
         images = images_below(path)
     elif glob.has_magic(name):
-        matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+        # Path.glob takes no absolute pattern.
+        matches = map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207
         images = [image for match in matches for image in _matched(match)]
     else:
         raise DataError(f"{name!r} is not there; accepted: folders, image files, patterns")
