@@ -1,7 +1,7 @@
 """The service: study files, proposals, evaluators, the database, and the loop that joins them.
 
-`launch`, `resume`, `export`, `sweep` and `compare` are the commands as functions. Each is imported
-when it is asked for, so that `import glora_search` and the command line's help stay quick.
+`launch`, `resume`, `export`, `predict`, `sweep` and `compare` are the commands as functions. Each
+is imported when it is asked for, so that `import glora_search` and the help stay quick.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from glora_search.operations.comparing import compare
     from glora_search.operations.exporting import export
     from glora_search.operations.launching import launch, resume
+    from glora_search.operations.predicting import predict
     from glora_search.operations.sweeping.driving import sweep
     from glora_search.study.reading import load_study_file
 
-__all__ = ["compare", "export", "launch", "load_study_file", "resume", "sweep"]
+__all__ = ["compare", "export", "launch", "load_study_file", "predict", "resume", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

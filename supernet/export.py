@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from search_spaces import SubnetConfig
 from supernet.backbones import Architecture
 from supernet.data import Preprocessing, Split
 from supernet.errors import ExportError
+from supernet.formats import Besides, ModelFacts, Written, export_files, write_formats
 from supernet.network import Supernet
 
 FILES: Final = ("model.safetensors", "config.json", "adapter.safetensors", "subnet.json")
@@ -161,8 +162,10 @@ def write_export(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     record: Mapping[str, Any],
-) -> None:
-    """Write `directory` whole or not at all: model, timm's config, adapter, and the record.
+    besides: Besides | None = None,
+) -> dict[str, Written]:
+    """Write `directory` whole or not at all: model, timm's config, adapter, the record, and the
+    model in further formats.
 
     Args:
         directory: New or empty.
@@ -171,6 +174,10 @@ def write_export(
         preprocessing: Goes into timm's config, so that `resolve_model_data_config` finds it.
         class_names: Go into timm's config, where they are known.
         record: What else to say in subnet.json; must be JSON.
+        besides: Further formats to write; None for none.
+
+    Returns:
+        What is known of each further format, by its name.
 
     Raises:
         ExportError: The directory is not empty, cannot be written, or what was written does not
@@ -198,16 +205,26 @@ def write_export(
             },
         )
         save_file(dict(exportable.adapter), temporary / "adapter.safetensors")
-        text = json.dumps({**exportable.origin, **record}, indent=2, allow_nan=False)
+        facts = ModelFacts(
+            architecture=architecture.model, preprocessing=preprocessing, class_names=class_names
+        )
+        written = write_formats(temporary, model, facts, record, besides) if besides else {}
+        document = {
+            **exportable.origin,
+            **record,
+            "formats": {name: asdict(one) for name, one in written.items()},
+        }
+        text = json.dumps(document, indent=2, allow_nan=False)
         (temporary / "subnet.json").write_text(f"{text}\n")
-        for name in FILES:  # safetensors lets only its owner read
+        for name in export_files(FILES, written):  # safetensors lets only its owner read
             shutil.copymode(temporary / "subnet.json", temporary / name)
-            with (temporary / name).open("rb") as written:
-                os.fsync(written.fileno())  # the study will be recorded as exported
+            with (temporary / name).open("rb") as file:
+                os.fsync(file.fileno())  # the study will be recorded as exported
         _check_reloads(temporary, model)
         if directory.exists():
             directory.rmdir()  # empty: it was checked
         temporary.replace(directory)
+        return written
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ExportError):
             raise

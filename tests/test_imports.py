@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("search_spaces", "supernet", "glora_search")
 NETWORK = {"torch", "timm", "numpy", "safetensors", "PIL", "sklearn"}
+EXTRAS = {"onnxruntime"}  # of the network; imported by the function that needs it
 MODELS = {"torch", "torchvision", "timm", "safetensors", "supernet"}
 
 
@@ -97,8 +98,20 @@ def test_search_spaces_need_the_standard_library_alone() -> None:
 def test_the_network_knows_nothing_of_the_service() -> None:
     """It trains on a GPU machine that has neither Ray nor Optuna."""
     names = reach("supernet")
-    assert foreign(names) <= NETWORK
+    assert foreign(names) <= NETWORK | EXTRAS
     assert not any(name.startswith("glora_search") for name in names)
+
+
+def test_extras_are_imported_where_they_are_needed() -> None:
+    """Without them everything else works: nothing imports one when it is imported itself."""
+    found = 0
+    for module, path in modules().items():
+        for node in ast.walk(tree := ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imports_one = bool(EXTRAS & set(ast.unparse(node).replace(".", " ").split()))
+                found += imports_one
+                assert not (imports_one and node in tree.body), module
+    assert found >= 1
 
 
 ROOMS: dict[str, set[str]] = {  # each may import those named with it, all of which stand above it
@@ -201,6 +214,13 @@ def test_there_is_no_circle(package: str) -> None:
 def test_rooms_do_without_what_others_need(package: str, excluded: set[str]) -> None:
     """Proposing needs no torch, evaluating no database: directly or not."""
     assert not reach(f"glora_search.{package}") & excluded
+
+
+def test_predicting_needs_neither_database_nor_cluster() -> None:
+    """An export runs on machines that have nothing but the network's package."""
+    names = reach("glora_search.operations.predicting") | reach("glora_search.cli.predict_verb")
+    assert "torch" in names
+    assert not names & {"ray", "optuna", "sqlalchemy"}
 
 
 def test_the_loop_needs_neither_network_nor_cluster() -> None:

@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from glora_search.cli import bench_verbs, job_verbs, result_verbs, study_verbs
+from glora_search.cli import bench_verbs, job_verbs, predict_verb, result_verbs, study_verbs
 from glora_search.cli.output import tell
 from search_spaces.errors import GLoRASearchError
 
@@ -48,6 +48,7 @@ def cli(verbose: bool) -> None:
 for verb in (
     *study_verbs.VERBS,
     *result_verbs.VERBS,
+    *predict_verb.VERBS,
     *bench_verbs.VERBS,
     *job_verbs.VERBS,
 ):

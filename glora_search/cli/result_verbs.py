@@ -9,6 +9,7 @@ import click
 
 from glora_search.cli import options
 from glora_search.cli.output import tell_of_loading
+from glora_search.study.format_names import FORMAT_NAMES
 
 
 @click.command(
@@ -64,6 +65,7 @@ Examples:
   glora-search export my-study --soup 20 --out my-soup
   glora-search export my-study --finetune-epochs 20 --out my-tuned-vit
   glora-search export my-study --trial 42 --finetune-epochs 20 --finetune-lr 1e-3 --out my-vit-42
+  glora-search export my-study --format onnx --format pt2 --format hf --out my-vit
 """,
 )
 @click.argument("name")
@@ -103,6 +105,14 @@ Examples:
     metavar="LR",
     help="Its peak learning rate. [default: as export.finetune_lr of the study says]",
 )
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMAT_NAMES),
+    multiple=True,
+    help="Write it in this format too; can be given several times. timm's is always written. "
+    "[default: as export.formats of the study says]",
+)
 @options.storage
 @options.as_json
 def export(
@@ -113,11 +123,16 @@ def export(
     soup: int | None,
     finetune_epochs: int | None,
     finetune_lr: float | None,
+    formats: tuple[str, ...],
     storage: str | None,
     as_json: bool,
 ) -> None:
     """Write a subnet, trained on or not, or the average of several, as a plain vision transformer
     that timm alone can load.
+
+    Further formats are checked on validation images before they count as written: onnx
+    (model.onnx, with onnxruntime; needs glora-search[onnx]), pt2 (model.pt2, for torch alone), hf
+    (README.md: with it the folder is a Hugging Face repository).
     """
     given = {
         "--trial": trial,
@@ -141,6 +156,7 @@ def export(
         soup=soup,
         finetune_epochs=finetune_epochs,
         finetune_lr=finetune_lr,
+        formats=formats or None,
         storage=storage,
         progress=for_stderr(),
     )

@@ -186,6 +186,11 @@ def _export_lines(exported: Export) -> list[str]:
         f"exported  {exported.directory}  ({exported.what}; merged and unmerged logits "
         f"differ by at most {exported.logit_difference:.1e})",
         *gained,
+        *(
+            f"{name:<8}  {exported.directory / one.file}  (its logits differ by at most "
+            f"{one.logit_difference:.1e} on {one.n_images} val images)"
+            for name, one in exported.formats.items()
+        ),
         *kept,
         f'load it   timm.create_model("local-dir:{exported.directory}", pretrained=True)',
     ]

@@ -20,6 +20,7 @@ _HOMES: Final = {
     "list_jobs": "jobs",
     "list_studies": "status",
     "offline_power": "comparing",
+    "predict": "predicting",
     "resume": "launching",
     "run_demo": "demo",
     "study_status": "status",

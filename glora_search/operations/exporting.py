@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from glora_search.cluster.artifacts import Artifacts
@@ -16,6 +17,7 @@ from glora_search.stages.training import supernet_fingerprint, train_or_load_sup
 from glora_search.study.reading import stored_study
 from supernet.errors import ExportError
 from supernet.export import check_export_directory
+from supernet.formats import check_formats
 
 
 def export(
@@ -27,6 +29,7 @@ def export(
     soup: int | None = None,
     finetune_epochs: int | None = None,
     finetune_lr: float | None = None,
+    formats: Sequence[str] | None = None,
     storage: str | None = None,
     progress: Progress | None = None,
 ) -> Export:
@@ -44,12 +47,15 @@ def export(
         finetune_epochs: How long the one subnet is trained on first; the epoch with the lowest val
             loss is kept. 0 exports it as it is.
         finetune_lr: The peak learning rate of that.
+        formats: In which it is written besides timm's: `onnx`, `pt2`, `hf`. None for what the
+            study's section [export] says.
         storage: As in `launch`.
         progress: As in `launch`.
 
     Raises:
         GLoRASearchError: No such study or trial, fewer subnets than are asked for, arguments that
-            exclude each other, changed inputs, or a directory that is not empty.
+            exclude each other, changed inputs, a directory that is not empty, or a format that is
+            not known, needs a package that is missing, or differs from the network.
     """
     progress = progress or Silent()
     with Database.open(resolve_storage(storage), create=False) as database:
@@ -64,6 +70,7 @@ def export(
             finetune_epochs=finetune_epochs,
             finetune_lr=finetune_lr,
         )
+        in_formats = check_formats(file.export.formats if formats is None else formats)
         chosen = choose(record, record.trials(), wanted)
         recorded = record.attributes["fingerprints"]
         if "supernet" not in recorded:
@@ -73,4 +80,4 @@ def export(
         check_fingerprints(recorded, materials.fingerprints, name)
         supernet = train_or_load_supernet(materials, progress)
         check_fingerprints(recorded, {"supernet": supernet_fingerprint(supernet)}, name)
-        return export_chosen(record, chosen, out, materials, supernet, progress)
+        return export_chosen(record, chosen, out, materials, supernet, progress, formats=in_formats)

@@ -35,6 +35,7 @@ from supernet import Supernet
 from supernet.data import missing_classes
 from supernet.export import FILES as EXPORT_FILES
 from supernet.export import check_export_directory
+from supernet.formats import check_formats, export_files
 
 if TYPE_CHECKING:
     from glora_search.evaluating.ray_actors import RayWorkers
@@ -140,6 +141,7 @@ def _begin(
     file: StudyFile, stack: ExitStack, progress: Progress, *, new: bool
 ) -> tuple[Materials, Callable[[], RayWorkers | None]]:
     """What a study is made of, and its workers; what is wrong is found in order of its cost."""
+    check_formats(file.export.formats)
     _check_artifacts(file, new=new)
     workers = _workers(file, stack, progress)
     return prepare(file, progress), workers
@@ -265,11 +267,11 @@ def _export_at_end(
     if file.supernet.checkpoint is None:  # else it is an input
         artifacts.put_missing(path, artifact_name(path))
         record.set_attribute("supernet", artifacts.at(artifact_name(path)) or str(path))
-    target = file.export_directory
-    if artifacts.fetch_folder(name, target, EXPORT_FILES):
+    target, formats = file.export_directory, check_formats(file.export.formats)
+    if artifacts.fetch_folder(name, target, export_files(EXPORT_FILES, formats)):
         progress.note(f"fetched {artifacts.at(name)}")
-    exported = existing_export(target, record, chosen) or export_chosen(
-        record, chosen, target, materials, supernet, progress
+    exported = existing_export(target, record, chosen, formats) or export_chosen(
+        record, chosen, target, materials, supernet, progress, formats=formats
     )
-    artifacts.put_folder(target, name, EXPORT_FILES)
+    artifacts.put_folder(target, name, export_files(EXPORT_FILES, exported.formats))
     return replace(exported, artifact=artifacts.at(name))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from glora_search.stages.choosing import Chosen
 from glora_search.study.attributes import MISSING_IN_TEST, made_of
 from glora_search.study.outcomes import Outcome
 from supernet import Precision
+from supernet.formats import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Export:
             images; of an average, between its adapter and its network.
         n_params: Scalars of `adapter`, `head` and `merged_model`.
         missing_in_test: Classes of the training split that the test split has no image of.
+        formats: What is known of the formats that it has besides timm's, by their names.
         artifact: Where it is kept besides; None where it is not.
     """
 
@@ -76,6 +79,7 @@ class Export:
     logit_difference: float
     n_params: dict[str, int]
     missing_in_test: tuple[str, ...] = ()
+    formats: Mapping[str, Written] = field(default_factory=dict)
     artifact: str | None = None
 
     @property
@@ -97,6 +101,7 @@ class Export:
             "logit_difference": self.logit_difference,
             "n_params": self.n_params,
             MISSING_IN_TEST: list(self.missing_in_test),
+            "formats": {name: asdict(one) for name, one in self.formats.items()},
             "artifact": self.artifact,
         }
 
@@ -106,9 +111,11 @@ def optional_table(record: Figures | FinetuningRecord | None) -> dict[str, Any] 
     return None if record is None else asdict(record)
 
 
-def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Export | None:
-    """The export of just this choice that stands in `directory` already: its writing is all or
-    nothing.
+def existing_export(
+    directory: Path, record: StudyRecord, chosen: Chosen, formats: Iterable[str] = ()
+) -> Export | None:
+    """The export of just this choice that stands in `directory` already, in these formats at
+    least: its writing is all or nothing.
     """
     text = directory / "subnet.json"
     if not text.is_file():
@@ -117,6 +124,10 @@ def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Exp
         found = json.loads(text.read_text())
         mine = (record.name, chosen.to_json(), record.attributes["fingerprints"])
         if (found["study"], _asked_for(found), found["fingerprints"]) != mine:
+            return None
+        written = {name: Written(**one) for name, one in found.get("formats", {}).items()}
+        there = {name: one for name, one in written.items() if (directory / one.file).is_file()}
+        if not there.keys() >= set(formats):
             return None
         return Export(
             directory=directory,
@@ -131,6 +142,7 @@ def existing_export(directory: Path, record: StudyRecord, chosen: Chosen) -> Exp
             logit_difference=found["largest_logit_difference_val"],
             n_params=found["n_params"],
             missing_in_test=tuple(found.get(MISSING_IN_TEST, ())),
+            formats=there,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not an export of ours: writing there is refused

@@ -12,6 +12,7 @@ import torch
 
 from glora_search.recording import StudyRecord
 from glora_search.stages.choosing import Chosen
+from glora_search.stages.described import described
 from glora_search.stages.export_record import Export, Figures, FinetuningRecord, optional_table
 from glora_search.stages.finetuning import finetune_or_load
 from glora_search.stages.held_out import search_splits
@@ -25,6 +26,7 @@ from supernet.average_export import average_export
 from supernet.data import Split, missing_classes
 from supernet.errors import DataError, ExportError
 from supernet.export import Exportable, check_export_directory, subnet_export, write_export
+from supernet.formats import Besides
 from supernet.soup import greedy_soup
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ def export_chosen(
     materials: Materials,
     supernet: Supernet,
     progress: Progress,
+    *,
+    formats: Sequence[str],
 ) -> Export:
     """Merge what was chosen, compare it with the unmerged one, measure it on test, and write it.
 
@@ -64,10 +68,11 @@ def export_chosen(
         materials: Of the study.
         supernet: Trained.
         progress: Where to report to.
+        formats: In which it is written besides timm's: see `supernet.formats`.
 
     Raises:
-        ExportError: Merged and unmerged logits differ by more than export.tolerance, or `out`
-            cannot be written.
+        ExportError: Merged and unmerged logits differ by more than export.tolerance, `out` cannot
+            be written, or a further format differs from the network.
         TrainingDivergedError: The loss of fine-tuning stopped being finite.
     """
     file = materials.file
@@ -89,26 +94,31 @@ def export_chosen(
         "head": n_head,
         "merged_model": sum(p.numel() for p in exportable.network.parameters()),
     }
-    write_export(
-        out,
-        exportable,
-        architecture=materials.architecture,
-        preprocessing=materials.preprocessing,
-        class_names=materials.val.class_names,
-        record={
-            "study": record.name,
-            **_identity(chosen, made),
-            "val": asdict(val),
-            "val_in_search": optional_table(val_in_search),
-            "test": optional_table(test),
-            "n_params": n_params,
-            MISSING_IN_TEST: list(missing_in_test),
-            "largest_logit_difference_val": difference,
-            "seed": attributes["seed"],
-            "fingerprints": attributes["fingerprints"],
-            "versions": versions(),
-        },
-    )
+    told = {
+        "study": record.name,
+        **_identity(chosen, made),
+        **described(materials),
+        "val": asdict(val),
+        "val_in_search": optional_table(val_in_search),
+        "test": optional_table(test),
+        "n_params": n_params,
+        MISSING_IN_TEST: list(missing_in_test),
+        "largest_logit_difference_val": difference,
+        "seed": attributes["seed"],
+        "fingerprints": attributes["fingerprints"],
+        "versions": versions(),
+    }
+    with progress.bar("writing the export", 1 + len(formats)) as bar:
+        written = write_export(
+            out,
+            exportable,
+            architecture=materials.architecture,
+            preprocessing=materials.preprocessing,
+            class_names=materials.val.class_names,
+            record=told,
+            besides=Besides(names=formats, split=materials.val, on_written=bar.update),
+        )
+        bar.update(1 + len(formats))
     return Export(
         directory=out,
         trial=chosen.trial,
@@ -122,6 +132,7 @@ def export_chosen(
         logit_difference=difference,
         n_params=n_params,
         missing_in_test=missing_in_test,
+        formats=written,
     )
 
 

@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field, ValidationInfo, field_validator
 
 from glora_search.study.credentials import ELSEWHERE, holds_password
+from glora_search.study.format_names import FormatName
 from glora_search.study.outcomes import STUDY_NAME
 from glora_search.study.section_types import (
     AbsolutePath,
@@ -95,6 +96,14 @@ class ExportSection(Section):
     soup: CountOrZero = 0
     finetune_epochs: CountOrZero = 0
     finetune_lr: Positive = 3e-3
+    formats: tuple[FormatName, ...] = ()
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, value: tuple[FormatName, ...]) -> tuple[FormatName, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each format once")
+        return value
 
     @field_validator("soup")
     @classmethod

@@ -4,6 +4,7 @@ A source names the images and labels of a split; `load_search_splits` and `load_
 splits of it, decoded once where they fit.
 """
 
+from supernet.data.decoding import default_workers
 from supernet.data.digits import DigitsSource
 from supernet.data.domains import DOMAINS, DomainSource
 from supernet.data.drawn import DRAWN_TASKS, PRETRAINING_TASK, DrawnSource
@@ -26,6 +27,7 @@ from supernet.data.loading import (
     load_split,
     load_test_split,
 )
+from supernet.data.loose import decoded_batches, find_images
 from supernet.data.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from supernet.data.splits import Batch, Split, TensorSplit, missing_classes, pixel_fingerprint
 from supernet.data.streamed import StreamedSplit
@@ -61,6 +63,9 @@ __all__ = [
     "TensorSplit",
     "TimmSource",
     "VTABSource",
+    "decoded_batches",
+    "default_workers",
+    "find_images",
     "hold_out",
     "load_search_splits",
     "load_split",

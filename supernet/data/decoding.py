@@ -51,7 +51,7 @@ def decode(images: ImageFiles, index: int, transform: Callable[[Image.Image], Te
     try:
         return transform(images.open(index))
     except UNDECODABLE as error:
-        raise _undecodable(images.describe(index), error) from error
+        raise undecodable(images.describe(index), error) from error
 
 
 def decode_files(
@@ -88,7 +88,7 @@ def decode_stream(images: ImageStream, preprocessing: Preprocessing) -> Iterator
         try:
             yield transform(image)
         except UNDECODABLE as error:
-            raise _undecodable(images.describe(index), error) from error
+            raise undecodable(images.describe(index), error) from error
 
 
 def stack(
@@ -109,6 +109,7 @@ def stack(
     return images
 
 
-def _undecodable(where: str, error: BaseException) -> DataError:
+def undecodable(where: str, error: BaseException) -> DataError:
+    """The error that says which image does not decode."""
     reason = str(error) or type(error).__name__
     return DataError(f"{where}: the image does not decode: {reason}")

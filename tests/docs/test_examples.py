@@ -14,6 +14,7 @@ from typing import NamedTuple
 import click
 import pytest
 import torch
+from PIL import Image
 from tiny_study import ARGS, MODEL, study_table, write_study
 
 from glora_search import export, launch, load_study_file
@@ -116,13 +117,18 @@ def test_a_block_that_nothing_tries_is_found(text: str, told: list[str]) -> None
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with what the examples name: a study file, and the export of a finished study."""
+    """A folder with what the examples name: a study file, the export of a finished study,
+    and an image."""
     folder = tmp_path_factory.mktemp("docs")
     with contextlib.chdir(folder):
         finished = load_study_file(write_study(folder))
         launch(finished, storage="sqlite:///glora-search.db")
         for directory, trial in {"my-vit": None, "my-birds": 0, "my-flowers": 1}.items():
-            export("tiny", Path(directory), trial=trial, storage="sqlite:///glora-search.db")
+            formats = ["onnx", "pt2"] if directory == "my-vit" else []
+            storage = "sqlite:///glora-search.db"
+            export("tiny", Path(directory), trial=trial, formats=formats, storage=storage)
+        Path("photos").mkdir()
+        Image.linear_gradient("L").resize((30, 20)).save("photos/photo.png")
         write_study(folder, study={"name": "tiny", "directory": str(folder / "examples")})
         yield folder
 
