@@ -265,7 +265,7 @@ def _best_value(
     finalists = from_attributes(attributes)
     if not finalists or finalists[0].loss is None:
         return best
-    measured = objectives.only.measured
+    measured = objectives.first.measured
     return best if measured is None else measured(finalists[0])
 
 

@@ -93,7 +93,7 @@ def _evaluated(snapshot: Snapshot) -> str:
         f"{plural(len(snapshot.complete), 'subnet')} {was} evaluated in "
         f"{plural(snapshot.n_generations, 'generation')}, {failed}; that took "
         f"{seconds(duration_s)} of work by {plural(len(workers), 'worker')}. "
-        f"The search went by {_aim(snapshot.objectives.only)}."
+        f"The search went by {_aim(snapshot.objectives.first)}."
     )
 
 

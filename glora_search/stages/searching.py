@@ -43,7 +43,7 @@ def search_settings(file: StudyFile) -> SearchSettings:
         sampler=section.sampler,
         operators=section.operators,
         mode=section.mode,
-        objectives=Objectives.of(section.fitness),
+        objectives=section.optimised,
         population=section.population,
         generations=section.generations,
         parents=section.parents,

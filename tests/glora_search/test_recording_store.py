@@ -92,7 +92,7 @@ def test_optuna_sees_what_was_written(
     after = datetime.now() + timedelta(seconds=1)
 
     found = loaded(record, module_database_url)
-    assert found.direction.name.lower() == objectives.only.direction
+    assert found.direction.name.lower() == objectives.first.direction
     assert [trial.number for trial in found.trials] == list(range(5))
     for trial, expected in zip(found.trials, flushed, strict=True):
         candidate = expected.candidate
@@ -112,7 +112,7 @@ def test_optuna_sees_what_was_written(
             attributes |= {"error_type": expected.error_type, "error": expected.error}
         else:
             assert trial.state is TrialState.COMPLETE
-            assert trial.value == objectives.only.value(expected)
+            assert trial.value == objectives.first.value(expected)
             attributes |= {
                 name: getattr(expected, name) for name in ("loss", "top1", "calibrated_loss")
             }
@@ -127,7 +127,7 @@ def test_optuna_sees_what_was_written(
         assert not trial.intermediate_values
         assert before < trial.datetime_complete < after
         assert trial.duration.total_seconds() == pytest.approx(expected.eval_s, abs=1e-5)
-    best = objectives.only.value(min((o for o in flushed if not o.failed), key=objectives.rank))
+    best = objectives.first.value(min((o for o in flushed if not o.failed), key=objectives.rank))
     assert found.best_value == best
 
 
@@ -321,7 +321,7 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
     tally = record.tally()
     assert (tally.n_complete, tally.n_failed) == (3, 1)
     assert record.best() == min(complete, key=objectives.rank)
-    assert tally.best_value == objectives.only.value(record.best())
+    assert tally.best_value == objectives.first.value(record.best())
 
 
 def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:
