@@ -22,6 +22,7 @@ from typing import Any, Final
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.proposing.breeding import RandomGenomes
@@ -103,7 +104,7 @@ class OptunaProposer:
         seed = numpy_seed(self._seed, generation)
         sampler = _SAMPLERS[self._settings.sampler](self._settings.population, generation, seed)
         with _unannounced():
-            directions = ["minimize"] * len(self._settings.objectives.each)
+            directions = [StudyDirection.MINIMIZE] * len(self._settings.objectives.each)
             study = optuna.create_study(sampler=sampler, directions=directions)
         if self._settings.sampler == "random":
             return study  # it reads no trials

@@ -37,6 +37,11 @@ class Reference:
     first: float
     second: float
 
+    @property
+    def costs(self) -> Point:
+        """The point itself."""
+        return self.first, self.second
+
 
 def front(trials: Mapping[int, Outcome], objectives: Objectives) -> list[int]:
     """The numbers of the trials that no other dominates; failures are left out.
@@ -48,13 +53,21 @@ def front(trials: Mapping[int, Outcome], objectives: Objectives) -> list[int]:
     Returns:
         The second objective gets worse, the first one better. Of equal trials, the earliest.
     """
-    keyed = sorted(
+    return undominated(
         (costs[1], costs[0], outcome.candidate.place, number)
         for number, outcome in trials.items()
         if (costs := point(outcome, objectives)) is not None
     )
+
+
+def undominated(keyed: Iterable[tuple[float, float, tuple[int, int], int]]) -> list[int]:
+    """The numbers of what nothing dominates, as `front` gives them.
+
+    Args:
+        keyed: Second cost, first cost, place and number of each, in any order.
+    """
     kept, best = [], math.inf
-    for _, cost, _, number in keyed:
+    for _, cost, _, number in sorted(keyed):
         if cost < best:
             kept.append(number)
             best = cost
@@ -102,11 +115,23 @@ def growth(points: Sequence[Point | None], reference: Reference) -> Iterator[flo
     kept: list[Point] = []
     covered = 0.0
     for each in points:
-        if each is not None and not any(k[0] <= each[0] and k[1] <= each[1] for k in kept):
-            kept = [k for k in kept if not (each[0] <= k[0] and each[1] <= k[1])]
-            kept.append(each)
+        if add_to_front(kept, each):
             covered = hypervolume(kept, reference)
         yield covered
+
+
+def add_to_front(kept: list[Point], new: Point | None) -> bool:
+    """Put a point into a front, and what it dominates out of it; whether it belongs there.
+
+    Args:
+        kept: The front, which is changed.
+        new: None is a failure, which never belongs there.
+    """
+    if new is None or any(k[0] <= new[0] and k[1] <= new[1] for k in kept):
+        return False
+    kept[:] = [k for k in kept if not (new[0] <= k[0] and new[1] <= k[1])]
+    kept.append(new)
+    return True
 
 
 def reference_of(outcomes: Iterable[Outcome], objectives: Objectives) -> Reference | None:
@@ -124,6 +149,18 @@ def reference_of(outcomes: Iterable[Outcome], objectives: Objectives) -> Referen
         return None
     reference = Reference(max(p[0] for p in first), max(p[1] for p in first))
     return reference if reference.second > 0 else None
+
+
+def knee_of(trials: Mapping[int, Outcome], numbers: Sequence[int], objectives: Objectives) -> int:
+    """The number of the trial at the knee of a front.
+
+    Args:
+        trials: By Optuna's number.
+        numbers: What `front` gave of them; at least one.
+        objectives: Two.
+    """
+    points = [found for n in numbers if (found := point(trials[n], objectives)) is not None]
+    return numbers[knee(points)]
 
 
 def knee(points: Sequence[Point]) -> int:

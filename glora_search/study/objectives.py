@@ -9,7 +9,7 @@ one ranks. Two objectives have a front besides: see `glora_search.study.fronts`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -181,6 +181,13 @@ class Objectives:
     def are_two(self) -> bool:
         """Whether a search keeps a front: two objectives, neither of which stands above."""
         return len(self.each) == 2
+
+    def values_of(self, costs: Sequence[float]) -> tuple[float, ...]:
+        """The inverse of the signs that `costs` gives."""
+        return tuple(
+            -cost if objective.higher_is_better else cost
+            for objective, cost in zip(self.each, costs, strict=True)
+        )
 
     def check_searchable(self) -> None:
         """Raise InvalidConfigError unless a search can have these objectives.
