@@ -260,3 +260,4 @@ def _priced(objective: Objective, outcome: Outcome) -> float | None:
 
 BY_LOSS: Final = Objectives((LOSS,))
 BY_TOP1: Final = Objectives((TOP1,))
+BY_LOSS_AND_PARAMS: Final = Objectives((LOSS, PARAMS))

@@ -22,11 +22,10 @@ from glora_search.study.fronts import (
     point,
     reference_of,
 )
-from glora_search.study.objectives import BY_LOSS, Objectives
+from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError
 
-LOSS_PARAMS = Objectives.of("loss", "params")
 GRIDDED = st.tuples(st.integers(0, 6), st.integers(0, 6))  # few values, so that many tie
 
 
@@ -80,12 +79,12 @@ def test_a_failure_leaves_the_hypervolume_as_it_is() -> None:
 def test_the_reference_is_the_worst_of_the_first_generation(found: list[Outcome]) -> None:
     """What comes later must not move it, else a hypervolume could fall."""
     first = [o for o in found if o.candidate.generation == 0 and o.loss is not None]
-    reference = reference_of(found, LOSS_PARAMS)
+    reference = reference_of(found, BY_LOSS_AND_PARAMS)
     assert reference == Reference(
         max(o.loss for o in first if o.loss is not None),
         max(o.candidate.n_params for o in first),
     )
-    assert reference_of([o for o in found if o.candidate.generation], LOSS_PARAMS) is None
+    assert reference_of([o for o in found if o.candidate.generation], BY_LOSS_AND_PARAMS) is None
 
 
 @pytest.mark.parametrize(
@@ -125,18 +124,18 @@ def test_the_ends_of_a_front_have_infinite_room() -> None:
 
 def test_parents_are_taken_front_by_front_with_their_ends_first(found: list[Outcome]) -> None:
     trials = dict(enumerate(found))
-    numbers = front(trials, LOSS_PARAMS)
+    numbers = front(trials, BY_LOSS_AND_PARAMS)
     ends = {trials[numbers[0]].candidate.place, trials[numbers[-1]].candidate.place}
-    assert {o.candidate.place for o in survivors(found, LOSS_PARAMS, 2)} == ends
-    whole = survivors(found, LOSS_PARAMS, len(numbers))
+    assert {o.candidate.place for o in survivors(found, BY_LOSS_AND_PARAMS, 2)} == ends
+    whole = survivors(found, BY_LOSS_AND_PARAMS, len(numbers))
     assert {o.candidate.place for o in whole} == {trials[n].candidate.place for n in numbers}
     complete = [outcome for outcome in found if not outcome.failed]
-    assert len(survivors(found, LOSS_PARAMS, 1000)) == len(complete)
+    assert len(survivors(found, BY_LOSS_AND_PARAMS, 1000)) == len(complete)
 
 
 def test_parents_do_not_depend_on_the_order_or_the_worker(found: list[Outcome]) -> None:
     """Else a resumed search would find something else."""
     others = [replace(outcome, worker="other:1", eval_s=9.0) for outcome in found]
     random.Random(0).shuffle(others)
-    expected = [o.candidate for o in survivors(found, LOSS_PARAMS, 10)]
-    assert [o.candidate for o in survivors(others, LOSS_PARAMS, 10)] == expected
+    expected = [o.candidate for o in survivors(found, BY_LOSS_AND_PARAMS, 10)]
+    assert [o.candidate for o in survivors(others, BY_LOSS_AND_PARAMS, 10)] == expected

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from glora_search.bench.science.bed import Bed, timed
 from glora_search.study.fronts import Reference, front, growth, point
-from glora_search.study.objectives import BY_LOSS, Objectives
+from glora_search.study.objectives import BY_LOSS_AND_PARAMS
 
 SEARCHES: Final[Mapping[str, Mapping[str, Any]]] = {
     "ours": {"sampler": "evolution", "warm_start": "spread"},
@@ -17,11 +17,9 @@ SEARCHES: Final[Mapping[str, Mapping[str, Any]]] = {
     "ours, uniform start": {"sampler": "evolution"},
     "Optuna's NSGA-II, uniform start": {"sampler": "nsgaii"},
     "random": {"sampler": "random"},
-    "loss alone": {"sampler": "evolution", "objectives": BY_LOSS},
 }
-"""Name to fields of the search settings; the objectives are two where they are not named."""
+"""Name to fields of the search settings."""
 
-TWO: Final = Objectives.of("loss", "params")
 _EVERY: Final = 10  # evaluations between two points of a curve
 
 
@@ -45,9 +43,11 @@ def compare_fronts(bed: Bed) -> dict[str, Any]:
         "seconds": {},
     }
     for name, fields in SEARCHES.items():
-        settings = replace(bed.settings, **{"objectives": TWO, **fields})
+        settings = replace(bed.settings, objectives=BY_LOSS_AND_PARAMS, **fields)
         outcomes, seconds = timed(partial(bed.outcomes, settings))
-        curve = list(growth([point(outcome, TWO) for outcome in outcomes], reference))
+        curve = list(
+            growth([point(outcome, BY_LOSS_AND_PARAMS) for outcome in outcomes], reference)
+        )
         trials = dict(enumerate(outcomes))
         found["curves"][name] = [
             round(volume, 5)
@@ -56,7 +56,7 @@ def compare_fronts(bed: Bed) -> dict[str, Any]:
         ]
         found["fronts"][name] = [
             (trials[number].candidate.n_params, trials[number].loss)
-            for number in front(trials, TWO)
+            for number in front(trials, BY_LOSS_AND_PARAMS)
         ]
         found["seconds"][name] = round(seconds, 1)
     return found
