@@ -151,8 +151,8 @@ def test_two_objectives_interrupted_in_any_order_find_the_same_front(
         url = f"sqlite:///{tmp_path / name}.db"
         make_study(url, search)
         for step in steps:
+            table = Table(interrupt_after=step, shuffle=step, failing=failing)
             with pytest.raises(KeyboardInterrupt):
-                table = Table(interrupt_after=step, shuffle=step, failing=failing)
                 drive(url, table, loop=loop, search=search)
         drive(url, Table(shuffle=len(steps), failing=failing), loop=loop, search=search)
         history = recorded(url)
