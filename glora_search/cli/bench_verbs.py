@@ -183,7 +183,7 @@ Examples:
   glora-search bench science --parts designs --designs "one path a step,sandwich"
 """,
 )
-@bench_options.listed("--parts", "methods, ends, samplers, ranking, designs, budgets")
+@bench_options.listed("--parts", "methods, ends, samplers, fronts, ranking, designs, budgets")
 @bench_options.tasks
 @click.option("--seeds", type=click.IntRange(1), help="Supernets of each task.")
 @bench_options.listed("--designs", "Ways to train a supernet")
@@ -206,7 +206,8 @@ def science(
     as_json: bool,
 ) -> None:
     """Ask trained supernets of the offline suite: is the winner better than methods without search,
-    than averages and fine-tuning, than other samplers? Do inherited weights rank subnets well?
+    than averages and fine-tuning, than other samplers? Which search finds the better front of val
+    loss and parameters? Do inherited weights rank subnets well?
     Which way to train a supernet is best, and at which size?
 
     A part is one table. Runs are recorded as they end; after Ctrl-C the same command goes on.

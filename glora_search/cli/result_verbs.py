@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from glora_search.cli import options
 from glora_search.cli.output import tell_of_loading
 from glora_search.study.format_names import FORMAT_NAMES
+
+if TYPE_CHECKING:
+    from glora_search.stages.choosing import Pick
 
 
 @click.command(
@@ -61,6 +64,8 @@ def status(name: str | None, storage: str | None, address: str | None, as_json: 
 Examples:
   glora-search export my-study --out my-vit
   glora-search export my-study --trial 42 --out my-vit-42
+  glora-search export my-study --pick knee --out my-small-vit
+  glora-search export my-study --max-params 5000 --out my-smaller-vit
   glora-search export my-study --average 10 --out my-average
   glora-search export my-study --soup 20 --out my-soup
   glora-search export my-study --finetune-epochs 20 --out my-tuned-vit
@@ -79,6 +84,19 @@ Examples:
     "--trial",
     type=int,
     help="Number of the trial. [default: the best, or what [export] of the study says]",
+)
+@click.option("--digest", metavar="HEX", help="Instead: the beginning of the subnet's digest.")
+@click.option(
+    "--pick",
+    type=click.Choice(["knee", "loss", "top1"]),
+    help="Instead: the best in val loss or val top-1; or the knee of the front of two objectives, "
+    "from where less of one costs most of the other.",
+)
+@click.option(
+    "--max-params",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of the subnets with at most N adapter parameters. It goes together with --pick.",
 )
 @click.option(
     "--average",
@@ -119,6 +137,9 @@ def export(
     name: str,
     out: Path,
     trial: int | None,
+    digest: str | None,
+    pick: Pick | None,
+    max_params: int | None,
     average: int | None,
     soup: int | None,
     finetune_epochs: int | None,
@@ -136,13 +157,20 @@ def export(
     """
     given = {
         "--trial": trial,
+        "--digest": digest,
+        "--pick": pick,
+        "--max-params": max_params,
         "--finetune-epochs": finetune_epochs or None,
         "--average": average,
         "--soup": soup,
     }
     asked = [option for option, value in given.items() if value is not None]
-    if len(asked) > 1 and asked[-1] != "--finetune-epochs":  # of a trial, they go together
-        raise click.UsageError(f"{asked[0]} and {asked[-1]} exclude each other")
+    of_one = [option for option in asked if option != "--finetune-epochs"]  # they go together
+    clash = of_one if of_one != ["--pick", "--max-params"] else []
+    if len(clash) < 2 and asked and asked[-1] in ("--average", "--soup"):
+        clash = asked
+    if len(clash) > 1:
+        raise click.UsageError(f"{clash[0]} and {clash[-1]} exclude each other")
     tell_of_loading()
     from glora_search.cli.progress_bars import for_stderr
     from glora_search.cli.study_tables import export_output
@@ -152,6 +180,9 @@ def export(
         name,
         out,
         trial=trial,
+        digest=digest,
+        pick=pick,
+        max_params=max_params,
         average=average,
         soup=soup,
         finetune_epochs=finetune_epochs,

@@ -8,7 +8,7 @@ from glora_search.cli.output import Output, Table, number
 from glora_search.cli.task_tables import percent
 
 if TYPE_CHECKING:
-    from glora_search.bench.science.tables import RankTable, ScienceTable
+    from glora_search.bench.science.tables import FrontTable, RankTable, ScienceTable
     from glora_search.bench.statistics import Interval
     from glora_search.bench.table import Row
     from glora_search.operations.science import Science
@@ -21,6 +21,8 @@ def science_output(found: Science) -> Output:
         tables.append(_ranks(found.ranks))
     if found.needed:
         tables.append(_needed(found.needed))
+    if found.fronts is not None:
+        tables.append(_fronts(found.fronts))
     return Output(
         document=found.to_json(),
         lines=[
@@ -98,5 +100,28 @@ def _needed(needed: dict[str, Interval]) -> Table:
         rows=[
             (name, number(found.mean, 0), f"[{found.low:.0f}, {found.high:.0f}]")
             for name, found in needed.items()
+        ],
+    )
+
+
+def _fronts(fronts: FrontTable) -> Table:
+    return Table(
+        title=f"val loss and parameters after {fronts.evaluations} evaluations: hypervolume in "
+        f"nats, and its difference to {fronts.reference!r}",
+        columns=(
+            *("search", "cells", "hypervolume", "[95%]"),
+            *("difference [95%]", "halfway [95%]", "core s"),
+        ),
+        rows=[
+            (
+                name,
+                str(found.n),
+                number(found.mean, 4),
+                "one seed" if found.low != found.low else f"[{found.low:.4f}, {found.high:.4f}]",
+                between(fronts.differences.get(name), 1, 4),
+                between(fronts.halfway.get(name), 1, 4),
+                number(fronts.seconds[name], 0),
+            )
+            for name, found in fronts.volumes.items()
         ],
     )

@@ -6,14 +6,14 @@ import datetime
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from glora_search.cli.output import Output, number
+from glora_search.cli.output import Output, Table, number
 from glora_search.study.attributes import made_of
 from glora_search.study.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from glora_search.operations.demo import DemoResult
     from glora_search.operations.launching import SearchResult
-    from glora_search.operations.status import DatabaseStatus, StudyStatus
+    from glora_search.operations.status import DatabaseStatus, FrontStatus, StudyStatus
     from glora_search.stages.export_record import Export
 
 
@@ -116,11 +116,14 @@ def database_output(status: DatabaseStatus) -> Output:
 
 def study_output(study: StudyStatus) -> Output:
     """One study, generation by generation."""
-    columns = ("generation", "evaluated", "failed", "best val loss", "its top-1", "parameters")
+    columns = ["generation", "evaluated", "failed", "best val loss", "its top-1", "parameters"]
+    volumes = None if study.front is None else study.front.by_generation
+    if volumes is not None:
+        columns.append("hypervolume")
     return Output(
         document=study.to_json(),
         title=study.study,
-        columns=columns if study.generations else (),
+        columns=tuple(columns) if study.generations else (),
         rows=[
             (
                 str(g.generation),
@@ -129,10 +132,38 @@ def study_output(study: StudyStatus) -> Output:
                 number(g.best_loss, 4),
                 number(g.best_top1, 3),
                 "-" if g.best_n_params is None else f"{g.best_n_params:,}",
+                *(() if volumes is None else (number(volumes.get(g.generation), 4),)),
             )
             for g in study.generations
         ],
         lines=_study_lines(study),
+        more=[] if study.front is None else [_front_table(study.front)],
+    )
+
+
+def _front_table(front: FrontStatus) -> Table:
+    """The subnets on the front of a study of two objectives."""
+    reference = ""
+    if front.hypervolume is not None and front.reference is not None:
+        shown = ", ".join(
+            f"{OBJECTIVES[name].title} {OBJECTIVES[name].text(value)}"
+            for name, value in zip(front.objectives, front.reference, strict=True)
+        )
+        reference = f"; hypervolume {front.hypervolume:.4f} up to {shown}"
+    return Table(
+        title=f"front of {len(front.members)} subnets{reference}",
+        columns=("trial", "val loss", "val top-1", "parameters", "digest", ""),
+        rows=[
+            (
+                str(trial),
+                number(outcome.loss, 4),
+                number(outcome.top1, 3),
+                f"{outcome.candidate.n_params:,}",
+                outcome.candidate.subnet.digest[:12],
+                "knee" if trial == front.knee else "",
+            )
+            for trial, outcome in front.members
+        ],
     )
 
 

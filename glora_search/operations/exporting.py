@@ -8,7 +8,7 @@ from pathlib import Path
 from glora_search.cluster.artifacts import Artifacts
 from glora_search.recording import Database
 from glora_search.recording.storage_url import resolve_storage
-from glora_search.stages.choosing import choose, wanted_by
+from glora_search.stages.choosing import Pick, choose, wanted_by
 from glora_search.stages.export_record import Export
 from glora_search.stages.exporting import export_chosen
 from glora_search.stages.prepare import check_fingerprints, prepare
@@ -25,6 +25,9 @@ def export(
     out: Path,
     *,
     trial: int | None = None,
+    digest: str | None = None,
+    pick: Pick | None = None,
+    max_params: int | None = None,
     average: int | None = None,
     soup: int | None = None,
     finetune_epochs: int | None = None,
@@ -41,9 +44,14 @@ def export(
         name: The study.
         out: A directory that is new or empty.
         trial: Optuna's number of the subnet.
+        digest: The first characters of the subnet's digest.
+        pick: `knee`: of the front of a study of two objectives, the subnet from which less of one
+            costs most of the other. `loss` or `top1`: the best in that.
+        max_params: Adapter parameters that the subnet may have at most; it goes together with
+            `pick`.
         average: Of how many of the best subnets the weights are averaged; 1 is the winner alone.
         soup: Of how many of the best a greedy soup is made: the average of those that do not raise
-            the val loss. Of `trial`, `average` and `soup` one can be given.
+            the val loss. Of all these, one can be given.
         finetune_epochs: How long the one subnet is trained on first; the epoch with the lowest val
             loss is kept. 0 exports it as it is.
         finetune_lr: The peak learning rate of that.
@@ -65,6 +73,9 @@ def export(
         wanted = wanted_by(
             file.export,
             trial=trial,
+            digest=digest,
+            pick=pick,
+            max_params=max_params,
             average=average,
             soup=soup,
             finetune_epochs=finetune_epochs,

@@ -26,7 +26,6 @@ from glora_search.stages.training import (
 )
 from glora_search.study.attributes import MISSING_IN_VAL
 from glora_search.study.errors import ArtifactError, StudyExistsError, StudyNotFoundError
-from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
 from glora_search.study.reading import load_study_file, resumed_study, stored_study
 from glora_search.study.study_file import StudyFile
@@ -92,7 +91,7 @@ def launch(
         record = database.create_study(
             file.study.name,
             space=materials.space,
-            objectives=Objectives.of(file.search.fitness),
+            objectives=file.search.optimised,
             attributes={
                 "study": file.model_dump(mode="json"),
                 "seed": file.study.seed,

@@ -17,10 +17,12 @@ from glora_search.bench.runs import RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
 from glora_search.bench.science.plan import QuestionPlan
 from glora_search.bench.science.tables import (
+    FrontTable,
     RankTable,
     ScienceTable,
     arms_of,
     evaluations_needed,
+    front_table,
     rank_table,
     science_table,
 )
@@ -31,7 +33,7 @@ from glora_search.operations.recorded_bench import Agenda, run_all
 from glora_search.stages.progress import Progress, Silent
 from glora_search.study.errors import StudyFileError
 
-Part = Literal["methods", "ends", "samplers", "ranking", "designs", "budgets"]
+Part = Literal["methods", "ends", "samplers", "fronts", "ranking", "designs", "budgets"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 UNIFORM: Final = (
@@ -49,7 +51,7 @@ class Scale:
     """How much is done.
 
     Args:
-        tasks: Of `methods`, `ends` and `samplers`.
+        tasks: Of `methods`, `ends`, `samplers` and `fronts`.
         seeds: Of these.
         some_tasks: Of `ranking`, `designs` and `budgets`, which cost the most.
         some_seeds: Of these.
@@ -96,7 +98,7 @@ class Science:
         tables: By part.
         ranks: Of the part `ranking`.
         needed: Of the part `samplers`: evaluations each needs for the result of the evolution.
-        front: Of the part `budgets`.
+        fronts: Of the part `fronts`.
         runs: Every result.
         versions: That the results depend on.
         machine: Likewise.
@@ -105,6 +107,7 @@ class Science:
     tables: dict[str, ScienceTable] = field(default_factory=dict)
     ranks: RankTable | None = None
     needed: dict[str, Interval] = field(default_factory=dict)
+    fronts: FrontTable | None = None
     runs: list[RunResult] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +120,7 @@ class Science:
             "evaluations_needed": {
                 name: [each.mean, each.low, each.high] for name, each in self.needed.items()
             },
+            "fronts": None if self.fronts is None else self.fronts.to_json(),
             "runs": [result.to_json() for result in self.runs],
             "versions": self.versions,
             "machine": self.machine,
@@ -192,12 +196,14 @@ class _Asking:
         self._tables: dict[str, ScienceTable] = {}
         self._ranks: RankTable | None = None
         self._needed: dict[str, Interval] = {}
+        self._fronts: FrontTable | None = None
         self._runs: dict[str, RunResult] = {}
         self._known: dict[str, Any] = {}
         self.parts: dict[Part, Callable[[], None]] = {
             "methods": self._methods,
             "ends": self._ends,
             "samplers": self._samplers,
+            "fronts": self._find_fronts,
             "ranking": self._ranking,
             "designs": self._designs,
             "budgets": self._budgets,
@@ -209,6 +215,7 @@ class _Asking:
             tables=self._tables,
             ranks=self._ranks,
             needed=self._needed,
+            fronts=self._fronts,
             runs=list(self._runs.values()),
             versions=self._known.get("versions", {}),
             machine=self._known.get("machine", {}),
@@ -279,6 +286,16 @@ class _Asking:
             "samplers at equal evaluations", arms_of(found), "evolution", suite
         )
         self._needed = evaluations_needed(found, "evolution")
+
+    def _find_fronts(self) -> None:
+        """Searches of two objectives at equal evaluations."""
+        suite = self._suite(self._scale.tasks)
+        search = _file_of(suite).search
+        self._fronts = front_table(
+            self._ask(suite, "fronts", self._scale.seeds),
+            "ours",
+            evaluations=search.population * (search.generations + 1),
+        )
 
     def _ranking(self) -> None:
         """Whether inherited weights rank subnets as training alone does."""

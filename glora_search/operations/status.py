@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from glora_search.recording import Database, StudyRecord, StudySummary, SweepSummary
 from glora_search.recording.storage_url import resolve_storage
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
+from glora_search.study.fronts import front, growth, knee_of, point, reference_of
 from glora_search.study.objectives import LOSS, Objectives
 from glora_search.study.outcomes import Outcome
 
@@ -87,6 +88,48 @@ class GenerationStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontStatus:
+    """What a study of two objectives has found.
+
+    Args:
+        objectives: Their names.
+        members: Trial number and outcome of each subnet on the front, the second objective rising.
+        knee: The trial at the front's knee.
+        hypervolume: Of the front, in the unit of the first objective; see `fronts.hypervolume`.
+            None while there is no reference.
+        reference: The worst of the first generation in each objective, to which it is measured.
+        by_generation: Generation to the hypervolume after it.
+    """
+
+    objectives: tuple[str, ...]
+    members: tuple[tuple[int, Outcome], ...]
+    knee: int
+    hypervolume: float | None
+    reference: tuple[float, ...] | None
+    by_generation: Mapping[int, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "objectives": list(self.objectives),
+            "hypervolume": self.hypervolume,
+            "reference": self.reference and list(self.reference),
+            "knee": self.knee,
+            "trials": [
+                {
+                    "trial": trial,
+                    "loss": outcome.loss,
+                    "top1": outcome.top1,
+                    "n_params": outcome.candidate.n_params,
+                    "digest": outcome.candidate.subnet.digest,
+                }
+                for trial, outcome in self.members
+            ],
+            "hypervolume_by_generation": {str(g): v for g, v in self.by_generation.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyStatus:
     """How far a study is.
 
@@ -105,6 +148,7 @@ class StudyStatus:
         generations: In their order.
         supernet: Where the trained supernet is.
         export: What is stored of the winner's export.
+        front: Of a study of two objectives, once a subnet is evaluated.
     """
 
     study: str
@@ -121,6 +165,7 @@ class StudyStatus:
     generations: tuple[GenerationStatus, ...]
     supernet: str | None
     export: dict[str, Any] | None
+    front: FrontStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -134,6 +179,7 @@ class StudyStatus:
                 "n_params": outcome.candidate.n_params,
                 "digest": outcome.candidate.subnet.digest,
             }
+        front = {} if self.front is None else {"front": self.front.to_json()}
         return {
             "study": self.study,
             "status": self.status,
@@ -148,6 +194,7 @@ class StudyStatus:
             "generations": [vars(generation) for generation in self.generations],
             "supernet": self.supernet,
             "export": self.export,
+            **front,
         }
 
 
@@ -240,6 +287,28 @@ def _status(record: StudyRecord) -> StudyStatus:
         generations=tuple(_generations(list(trials.values()), record.objectives)),
         supernet=attributes.get("supernet"),
         export=attributes.get("export"),
+        front=_front(trials, record.objectives) if record.objectives.are_two else None,
+    )
+
+
+def _front(trials: Mapping[int, Outcome], objectives: Objectives) -> FrontStatus | None:
+    members = front(trials, objectives)
+    if not members:
+        return None
+    ordered = sorted(trials.values(), key=lambda outcome: outcome.candidate.place)
+    reference = reference_of(ordered, objectives)
+    by_generation: dict[int, float] = {}
+    if reference is not None:
+        grown = growth([point(outcome, objectives) for outcome in ordered], reference)
+        # The last of a generation stays.
+        by_generation = dict(zip((o.candidate.generation for o in ordered), grown, strict=True))
+    return FrontStatus(
+        objectives=tuple(objective.name for objective in objectives.each),
+        members=tuple((number, trials[number]) for number in members),
+        knee=knee_of(trials, members, objectives),
+        hypervolume=by_generation[max(by_generation)] if by_generation else None,
+        reference=None if reference is None else objectives.values_of(reference.costs),
+        by_generation=by_generation,
     )
 
 
@@ -265,7 +334,7 @@ def _best_value(
     finalists = from_attributes(attributes)
     if not finalists or finalists[0].loss is None:
         return best
-    measured = objectives.only.measured
+    measured = objectives.first.measured
     return best if measured is None else measured(finalists[0])
 
 

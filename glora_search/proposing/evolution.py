@@ -1,6 +1,7 @@
 """Evolution as a pure function from the outcomes of earlier generations to the next generation.
 
-It is elitist: the parents are the best outcomes of all earlier generations. The last generation is
+It is elitist: the parents are the best outcomes of all earlier generations, for two objectives in
+the sense of `glora_search.proposing.nsga2`. The last generation is
 ranked like every other; the published loop never ranks its last offspring.
 """
 
@@ -13,6 +14,7 @@ from operator import ne
 
 from glora_search.proposing.breeding import Breeder, Draft
 from glora_search.proposing.founders import Founders, Sensitivity, make_founders, n_founders
+from glora_search.proposing.nsga2 import survivors
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.preselecting import Preselection
 from glora_search.proposing.seeding import candidate_rng, numpy_seed
@@ -114,7 +116,7 @@ class EvolutionProposer:
         n_ranked = len(earlier) if least else settings.parents
         parents: list[Parent] = []
         chosen: list[Outcome] = []
-        for outcome in fittest(earlier, settings.objectives, n_ranked):
+        for outcome in selected(earlier, settings.objectives, n_ranked):
             if len(chosen) == settings.parents:
                 break
             genome = space.encode(outcome.candidate.subnet)
@@ -163,8 +165,19 @@ def earlier_than(generation: int, history: Iterable[Outcome]) -> list[Outcome]:
     return [outcome for outcome in history if outcome.candidate.generation < generation]
 
 
+def selected(outcomes: Iterable[Outcome], objectives: Objectives, n: int) -> list[Outcome]:
+    """The best `n` outcomes without failures, from which parents are taken, best first: for two
+    objectives those that cover the front. The order of `outcomes` has no effect.
+    """
+    if objectives.are_two:
+        return survivors(outcomes, objectives, n)
+    return fittest(outcomes, objectives, n)
+
+
 def fittest(outcomes: Iterable[Outcome], objectives: Objectives, n: int) -> list[Outcome]:
-    """The best `n` outcomes without failures, best first. The order of `outcomes` has no effect."""
+    """The best `n` in the first objective, without failures, best first. The order of `outcomes`
+    has no effect.
+    """
     finite = (
         outcome
         for outcome in outcomes

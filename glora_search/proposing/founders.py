@@ -2,7 +2,9 @@
 
 `median-rank`: the subnet that takes the middle choice by parameters in every gene, and mutations of
 it. `sensitivity`: subnets whose choices are drawn the more often the more of the training loss
-they take away, to first order. All of them are within the limits.
+they take away, to first order. `spread`: subnets whose sizes are spread evenly, the smallest first;
+uniform draws are nearly all of one size, and a front has all sizes. All of them are within the
+limits.
 """
 
 from __future__ import annotations
@@ -16,13 +18,21 @@ from typing import Final, Protocol
 from glora_search.proposing.breeding import Draft, Seen
 from glora_search.proposing.operators import Parent, RedrawFew
 from glora_search.proposing.settings import SearchSettings
-from search_spaces import Gene, Genome, InvalidConfigError, ParamLimits, SearchSpace
+from search_spaces import (
+    Gene,
+    Genome,
+    InfeasibleLimitError,
+    InvalidConfigError,
+    ParamLimits,
+    SearchSpace,
+)
 from search_spaces.draws import draw
 
 Sensitivity = Mapping[str, Mapping[str, float]]
 """Gene name to choice to score: how much the choice is expected to lower the training loss."""
 
 _ATTEMPTS: Final = 100
+_BAND_DRAWS: Final = 2_000
 _MOST: Final = 2.0
 """Scores are cut there, in units of their root mean square: no choice is more than e^4 times as
 likely as another one of its gene."""
@@ -48,6 +58,8 @@ def make_founders(
     """
     if settings.warm_start == "median-rank":
         return MedianRank(space.genes, settings.limits, seed)
+    if settings.warm_start == "spread":
+        return Spread(space, settings.limits, n_founders(settings))
     if settings.warm_start == "sensitivity":
         if sensitivity is None:
             raise InvalidConfigError(
@@ -133,6 +145,44 @@ class Sensitive:
             )
             if genome not in seen:
                 return Draft("sensitivity", (), genome)
+        return None
+
+
+class Spread:
+    """`Founders`: the smallest subnet, then one of each band of sizes up to the largest one.
+
+    Args:
+        space: What subnets are chosen from.
+        limits: The bands divide what they leave of the space.
+        n: How many bands there are.
+    """
+
+    def __init__(self, space: SearchSpace, limits: ParamLimits, n: int) -> None:
+        self._space, self._limits, self._n = space, limits, n
+        self._costs = [gene.costs for gene in space.genes]
+        smallest, largest = sum(map(min, self._costs)), sum(map(max, self._costs))
+        self._from = max(limits.min_params, smallest)
+        self._to = largest if limits.max_params is None else min(limits.max_params, largest)
+
+    def draft(self, index: int, seen: Seen, rng: random.Random) -> Draft | None:
+        """As in `Founders`; place 0 has the smallest subnet where that is within the limits."""
+        smallest = self._space.encode(self._space.min_subnet())
+        if index == 0 and self._from == sum(map(min, self._costs)) and smallest not in seen:
+            return Draft("spread", (), smallest)
+        width = self._to - self._from
+        band = ParamLimits(
+            self._from + width * index // self._n, self._from + width * (index + 1) // self._n
+        )
+        for _ in range(_ATTEMPTS):
+            try:
+                chosen = draw(self._costs, rng, band, max_draws=_BAND_DRAWS)
+            except InfeasibleLimitError:  # a space of few sizes has none in this band
+                return None
+            genome: Genome = tuple(
+                gene.choices[k] for gene, k in zip(self._space.genes, chosen, strict=True)
+            )
+            if genome not in seen:
+                return Draft("spread", (), genome)
         return None
 
 

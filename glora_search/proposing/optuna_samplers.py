@@ -6,7 +6,8 @@ the order of their places, and a sampler seeded from (seed, generation), which i
 population.
 
 The value of a trial in that study is the rank of its outcome. Samplers only compare values, so
-ranks give them the tie-breaks of `Objectives.rank`. Failed outcomes are left out, because samplers
+ranks give them the tie-breaks of `Objectives.rank`. With two objectives the values are the costs
+themselves. Failed outcomes are left out, because samplers
 ignore failed trials.
 """
 
@@ -21,6 +22,7 @@ from typing import Any, Final
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from glora_search.proposing.breeding import RandomGenomes
@@ -34,6 +36,7 @@ from glora_search.proposing.founders import Sensitivity
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import candidate_rng, numpy_seed
 from glora_search.proposing.settings import SearchSettings
+from glora_search.study.fronts import point
 from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import Genome, SearchSpace
 
@@ -101,17 +104,23 @@ class OptunaProposer:
         seed = numpy_seed(self._seed, generation)
         sampler = _SAMPLERS[self._settings.sampler](self._settings.population, generation, seed)
         with _unannounced():
-            study = optuna.create_study(sampler=sampler, direction="minimize")
+            directions = [StudyDirection.MINIMIZE] * len(self._settings.objectives.each)
+            study = optuna.create_study(sampler=sampler, directions=directions)
         if self._settings.sampler == "random":
             return study  # it reads no trials
         ranked = fittest(earlier, self._settings.objectives, len(earlier))
-        values = {outcome.candidate.place: float(k) for k, outcome in enumerate(ranked)}
+        values: dict[tuple[int, int], Sequence[float]] = {
+            outcome.candidate.place: (float(k),) for k, outcome in enumerate(ranked)
+        }
+        if self._settings.objectives.are_two:
+            costs = {o.candidate.place: point(o, self._settings.objectives) for o in ranked}
+            values = {place: found for place, found in costs.items() if found is not None}
         for outcome in sorted(ranked, key=lambda o: o.candidate.place):
             study.add_trial(
                 optuna.create_trial(
                     params=outcome.candidate.subnet.to_params(),
                     distributions=self._distributions,
-                    value=values[outcome.candidate.place],
+                    values=values[outcome.candidate.place],
                     user_attrs={_GENERATION: outcome.candidate.generation},
                 )
             )

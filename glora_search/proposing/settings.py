@@ -12,7 +12,7 @@ from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits, SearchSpac
 SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
 OperatorSet = Literal["local", "published"]
 SearchMode = Literal["generational", "steady-state"]
-WarmStart = Literal["none", "median-rank", "sensitivity"]
+WarmStart = Literal["none", "median-rank", "sensitivity", "spread"]
 SurrogateName = Literal["none", "ridge", "trees"]
 
 
@@ -32,7 +32,8 @@ class SearchSettings:
             waits for them. `steady-state`: a child is made as soon as a worker is free, from the
             outcomes that have arrived; no worker waits, and two runs of one seed differ. Only the
             evolution has it.
-        objectives: What is optimised on the validation split.
+        objectives: What is optimised on the validation split: one objective, or two of which the
+            second is not measured. For two, parents are the best in the sense of NSGA-II.
         population: Subnets in a generation.
         generations: Generations after the random one.
         parents: How many of the best outcomes of all earlier generations are parents.
@@ -107,6 +108,7 @@ class SearchSettings:
             )
             if is_set and not self.is_generational_evolution
         ]
+        faults += self._faults_of_objectives()
         if not 0 <= self.size_price < math.inf:
             faults.append(f"size_price must be a number from 0 on; got {self.size_price}")
         if self.mutations + self.crossovers > self.population:
@@ -120,6 +122,25 @@ class SearchSettings:
             )
         if faults:
             raise InvalidConfigError("search settings: " + "; ".join(faults))
+
+    def _faults_of_objectives(self) -> list[str]:
+        """What two objectives exclude: whatever makes one figure of them, or ranks by one alone."""
+        try:
+            self.objectives.check_searchable()
+        except InvalidConfigError as error:
+            return [f"objectives: {error}"]
+        if not self.objectives.are_two:
+            return []
+        return [
+            f"{name} needs one objective; got {self.objectives}"
+            for name, is_set in (
+                ("the sampler tpe", self.sampler == "tpe"),
+                ("a surrogate", self.surrogate != "none"),
+                ("diversity", self.diversity != 0),
+                ("size_price", self.size_price != 0),
+            )
+            if is_set
+        ]
 
     @property
     def is_generational_evolution(self) -> bool:

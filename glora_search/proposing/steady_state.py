@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from glora_search.proposing.breeding import Breeder
-from glora_search.proposing.evolution import fittest
+from glora_search.proposing.evolution import fittest, selected
 from glora_search.proposing.founders import Founders, Sensitivity, make_founders, n_founders
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import steady_state_rng
@@ -95,11 +95,20 @@ class Children(Iterator[Candidate]):
         self._numbers = _missing(history, settings)
         self._fittest: list[Outcome] = []
         self._parents: list[Parent] = []
+        self._arrived: list[Outcome] = []  # for two objectives, where room depends on all of them
+        if settings.objectives.are_two:
+            self._arrived = list(history)
+            self._select()
+            return
         for outcome in fittest(history, settings.objectives, settings.parents):
             self.add(outcome)
 
     def add(self, outcome: Outcome) -> None:
         """Note an outcome that has arrived. From now on it may be a parent."""
+        if self._settings.objectives.are_two:
+            self._arrived.append(outcome)
+            self._select()
+            return
         best, rank = self._fittest, self._settings.objectives.rank
         if not fittest([outcome], self._settings.objectives, 1):
             return  # it failed
@@ -109,6 +118,14 @@ class Children(Iterator[Candidate]):
             best.insert(place, outcome)
             self._parents.insert(place, Parent.of(self._space.genes, genome))
             del best[self._settings.parents :], self._parents[self._settings.parents :]
+
+    def _select(self) -> None:
+        """Choose the parents anew."""
+        settings, genes = self._settings, self._space.genes
+        self._fittest = selected(self._arrived, settings.objectives, settings.parents)
+        self._parents = [
+            Parent.of(genes, self._space.encode(o.candidate.subnet)) for o in self._fittest
+        ]
 
     def __next__(self) -> Candidate:
         """The next candidate, made from the outcomes that have arrived."""

@@ -50,7 +50,7 @@ def fitted(
         return None
     known.sort(key=lambda each: each[0])  # sums depend on the order
     values = np.array([value for _, _, value in known])
-    if objectives.only.higher_is_better:
+    if objectives.first.higher_is_better:
         values = -values
     spread = values.std()
     if not spread > 0:

@@ -63,7 +63,7 @@ def history_figure(trials: Trials, objectives: Objectives) -> go.Figure:
     ordered = in_search_order(trials)
     stretches = generations(list(ordered.values()))
     across = {number: float(k) for k, number in enumerate(ordered)}
-    fitness = objectives.only
+    fitness = objectives.first
     other = TOP1 if fitness is LOSS else LOSS
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05)
     figure.update_layout(template=TEMPLATE, height=640, margin={"t": 40})

@@ -23,6 +23,7 @@ from glora_search.reporting.frequency_figures import (
     overall_figure,
 )
 from glora_search.reporting.history import history_figure
+from glora_search.reporting.hypervolume import hypervolume_figure
 from glora_search.reporting.layer_grid import layer_grid_figures, least_width_px
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.reporting.summary import key_numbers, summary_sentences
@@ -99,8 +100,15 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
     drawn = {
         "history": [history_figure(trials, objectives)],
         "trade_off": [
-            trade_off_figure(trials, objectives, snapshot.facts.n_val, winner=snapshot.winner)
+            trade_off_figure(
+                trials,
+                objectives,
+                snapshot.facts.n_val,
+                winner=snapshot.winner,
+                knee=snapshot.knee,
+            )
         ],
+        "hypervolume": [hypervolume_figure(trials, objectives)],
         "winner": layer_grid_figures(snapshot.space, subnet),
         "overall": [overall_figure(snapshot.space, shares)],
         "low_rank": [low_rank_figure(snapshot.space, shares)],

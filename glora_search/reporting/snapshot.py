@@ -12,6 +12,7 @@ from glora_search.reporting.attributes import StudyFacts, read_facts
 from glora_search.reporting.formatting import standard_error
 from glora_search.reporting.trials import Trials, complete, in_search_order, ranking
 from glora_search.study.finalists import winner_of
+from glora_search.study.fronts import front, knee_of
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import SearchSpace, rank_of, token_params
@@ -81,6 +82,16 @@ class Snapshot:
         none is complete.
         """
         return winner_of(self.trials, self.objectives, self.facts.finalists)
+
+    @cached_property
+    def front(self) -> list[int]:
+        """The trials on the front of two objectives, the second one rising; empty for one."""
+        return front(self.trials, self.objectives) if self.objectives.are_two else []
+
+    @property
+    def knee(self) -> int | None:
+        """The trial at the knee of the front; None where there is none."""
+        return knee_of(self.trials, self.front, self.objectives) if self.front else None
 
     @property
     def magnitude(self) -> int:

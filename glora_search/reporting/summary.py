@@ -15,7 +15,7 @@ from glora_search.reporting.formatting import (
 )
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.study.finalists import Finalist
-from glora_search.study.objectives import LOSS, Objective
+from glora_search.study.objectives import LOSS, PARAMS, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,13 @@ def summary_sentences(snapshot: Snapshot) -> list[str]:
     """The report in a few sentences; each number says which split it is from."""
     if not snapshot.trials:
         return ["No subnet of this study has been evaluated yet."]
-    told = [_evaluated(snapshot), *_mode(snapshot), *_winner(snapshot), *_test(snapshot)]
+    told = [
+        _evaluated(snapshot),
+        *_mode(snapshot),
+        *_front(snapshot),
+        *_winner(snapshot),
+        *_test(snapshot),
+    ]
     return [*told, *_missing_classes(snapshot)]
 
 
@@ -93,13 +99,26 @@ def _evaluated(snapshot: Snapshot) -> str:
         f"{plural(len(snapshot.complete), 'subnet')} {was} evaluated in "
         f"{plural(snapshot.n_generations, 'generation')}, {failed}; that took "
         f"{seconds(duration_s)} of work by {plural(len(workers), 'worker')}. "
-        f"The search went by {_aim(snapshot.objectives.only)}."
+        f"The search went by {' and '.join(map(_aim, snapshot.objectives.each))}."
     )
+
+
+def _front(snapshot: Snapshot) -> list[str]:
+    if snapshot.knee is None:
+        return []
+    marked = (snapshot.front[0], snapshot.front[-1], snapshot.knee)
+    small, large, knee = (snapshot.trials[number].candidate.n_params for number in marked)
+    return [
+        f"On the front are {plural(len(snapshot.front), 'subnet')}, which no other beats in both, "
+        f"of {count(small)} to {count(large)} adapter parameters; its knee is trial "
+        f"{snapshot.knee} with {count(knee)}. The one winner is named by "
+        f"{snapshot.objectives.first.title}."
+    ]
 
 
 def _aim(objective: Objective) -> str:
     better = "higher" if objective.higher_is_better else "lower"
-    ties = "" if objective is LOSS else "; ties go to the lower val loss"
+    ties = "" if objective in (LOSS, PARAMS) else "; ties go to the lower val loss"
     return f"{objective.title} ({better} is better{ties})"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -18,7 +20,12 @@ from glora_search.study.objectives import LOSS, PARAMS, TOP1, Objective, Objecti
 
 
 def trade_off_figure(
-    trials: Trials, objectives: Objectives, n_images: int | None, *, winner: int | None = None
+    trials: Trials,
+    objectives: Objectives,
+    n_images: int | None,
+    *,
+    winner: int | None = None,
+    knee: int | None = None,
 ) -> go.Figure:
     """Val top-1 and val loss, each against adapter parameters.
 
@@ -28,6 +35,7 @@ def trade_off_figure(
         n_images: Images of the val split, for the band of one standard error about the winner's
             top-1; None where that is not known.
         winner: Its trial; the best by `objectives` if not given.
+        knee: The trial at the knee of the front of two objectives; None where there is none.
     """
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
     figure.update_layout(template=TEMPLATE, height=460, margin={"t": 40})
@@ -40,7 +48,11 @@ def trade_off_figure(
     for col, measure in enumerate((TOP1, LOSS), start=1):
         add_trial_points(figure, trials, measure, across, show_legend=col == 1, row=1, col=col)
         _add_front(figure, trials, measure, col=col)
-        _add_winner(figure, trials, winner, measure, col=col)
+        if knee is not None:
+            mark = {"symbol": "diamond", "size": 13, "color": WINNER}
+            _add_marked(figure, trials, knee, measure, col=col, name="knee", mark=mark)
+        star = {"symbol": "star", "size": 17, "color": WINNER}
+        _add_marked(figure, trials, winner, measure, col=col, name="winner", mark=star)
         figure.update_yaxes(
             title_text=measure.axis_title,
             type="log" if use_log_axis(trials, measure) else "linear",
@@ -70,24 +82,26 @@ def _add_front(figure: go.Figure, trials: Trials, measure: Objective, *, col: in
     )
 
 
-def _add_winner(
-    figure: go.Figure, trials: Trials, winner: int, measure: Objective, *, col: int
+def _add_marked(
+    figure: go.Figure,
+    trials: Trials,
+    number: int,
+    measure: Objective,
+    *,
+    col: int,
+    name: str,
+    mark: dict[str, Any],
 ) -> None:
     figure.add_trace(
         go.Scatter(
-            x=[trials[winner].candidate.n_params],
-            y=[shown_value(trials[winner], measure)],
+            x=[trials[number].candidate.n_params],
+            y=[shown_value(trials[number], measure)],
             mode="markers",
-            marker={
-                "symbol": "star",
-                "size": 17,
-                "color": WINNER,
-                "line": {"color": "white", "width": 1},
-            },
-            name=f"winner (trial {winner})",
-            legendgroup="winner",
+            marker={**mark, "line": {"color": "white", "width": 1}},
+            name=f"{name} (trial {number})",
+            legendgroup=name,
             showlegend=col == 1,
-            **hover([winner], trials),
+            **hover([number], trials),
         ),
         row=1,
         col=col,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
+from glora_search.study.fronts import undominated
 from glora_search.study.objectives import Objective, Objectives
 from glora_search.study.outcomes import Outcome
 
@@ -50,14 +51,8 @@ def pareto_front(trials: Trials, measure: Objective) -> list[int]:
         Trial numbers, parameters rising, the measure getting better. Of equal trials, the earliest.
     """
     sign = -1 if measure.higher_is_better else 1
-    keyed = sorted(
+    return undominated(
         (outcome.candidate.n_params, sign * value, outcome.candidate.place, number)
         for number, outcome in trials.items()
         if (value := measure.value(outcome)) is not None
     )
-    front, best = [], math.inf
-    for _, cost, _, number in keyed:
-        if cost < best:
-            front.append(number)
-            best = cost
-    return front

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from glora_search.recording import StudyRecord
 from glora_search.study.finalists import Finalist, best_trials, from_attributes, winner_of
+from glora_search.study.fronts import front, knee_of
+from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
 from glora_search.study.place_sections import ExportSection
 from supernet.errors import ExportError
@@ -26,18 +28,29 @@ class Finetuning:
     lr: float
 
 
+Pick = Literal["knee", "loss", "top1"]
+"""`knee`: of the front of two objectives, where less of one costs most of the other. `loss` and
+`top1`: the best in that."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What is to be exported of a study.
 
     Args:
         trial: Optuna's number of a subnet; None for the winner.
+        digest: The first characters of a subnet's digest, instead of its number.
+        pick: Which subnet, instead of the winner: see `Pick`.
+        max_params: What the one subnet may have at most; None for any size.
         average: Of how many of the best subnets the weights are averaged; 1 for one subnet.
         soup: Of how many of the best a greedy soup is made; 0 for none.
         finetuning: Of the one subnet; None where it is exported as it is.
     """
 
     trial: int | None = None
+    digest: str | None = None
+    pick: Pick | None = None
+    max_params: int | None = None
     average: int = 1
     soup: int = 0
     finetuning: Finetuning | None = None
@@ -83,6 +96,9 @@ def wanted_by(
     section: ExportSection,
     *,
     trial: int | None = None,
+    digest: str | None = None,
+    pick: Pick | None = None,
+    max_params: int | None = None,
     average: int | None = None,
     soup: int | None = None,
     finetune_epochs: int | None = None,
@@ -90,12 +106,15 @@ def wanted_by(
 ) -> Wanted:
     """What is to be exported by the section [export] of a study, and by what is asked for besides.
 
-    Who asks for a trial, an average, a soup or fine-tuning gets that, and not what else the section
-    says of them.
+    Who asks for a subnet, an average, a soup or fine-tuning gets that, and not what else the
+    section says of them.
 
     Args:
         section: Of the study.
         trial: As in `Wanted`.
+        digest: Likewise.
+        pick: Likewise; it goes together with `max_params`.
+        max_params: Likewise.
         average: As in `Wanted`; None for the section's.
         soup: Likewise.
         finetune_epochs: Of the one subnet; None for the section's, 0 for none.
@@ -104,9 +123,16 @@ def wanted_by(
     Raises:
         ExportError: Two that exclude each other, or a number that is not accepted.
     """
-    given = {"trial": trial, "average": average, "soup": soup}
+    given = {
+        "trial": trial,
+        "digest": digest,
+        "pick": pick,
+        "max_params": max_params,
+        "average": average,
+        "soup": soup,
+    }
     asked = [name for name, value in given.items() if value is not None]
-    if len(asked) > 1:
+    if len(asked) > 1 and asked != ["pick", "max_params"]:
         raise ExportError(f"{asked[0]} and {asked[1]} exclude each other; give one of them")
     if (finetune_epochs or 0) < 0 or not (finetune_lr is None or finetune_lr > 0):
         raise ExportError(
@@ -129,6 +155,9 @@ def wanted_by(
     lr = section.finetune_lr if finetune_lr is None else finetune_lr
     return Wanted(
         trial=trial,
+        digest=digest,
+        pick=pick,
+        max_params=max_params,
         average=n_average,
         soup=n_soup,
         finetuning=Finetuning(epochs=epochs, lr=lr) if epochs else None,
@@ -144,18 +173,17 @@ def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -
         wanted: What is to be exported.
 
     Raises:
-        ExportError: There is no such trial, or it failed; or there are not so many.
+        ExportError: There is no such trial, or it failed; or there are not so many; or a knee of
+            one objective is wanted.
     """
     if wanted.soup:
         return Chosen(trials=_best(record, trials, wanted.soup, "make a soup of"), is_soup=True)
     if wanted.average != 1:
         return Chosen(trials=_best(record, trials, wanted.average, "average"))
     finalists = from_attributes(record.attributes)
-    trial = wanted.trial
+    trial = wanted.trial if wanted.digest is None else _of_digest(record, trials, wanted.digest)
     if trial is None:
-        trial = winner_of(trials, record.objectives, finalists)
-        if trial is None:
-            raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
+        trial = _picked(record, trials, wanted, finalists)
     outcome = trials.get(trial)
     if outcome is None:
         raise ExportError(
@@ -165,6 +193,52 @@ def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -
         raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
     final = next((f for f in finalists if f.trial == trial), None)
     return Chosen(trials={trial: outcome}, finetuning=wanted.finetuning, final=final)
+
+
+def _of_digest(record: StudyRecord, trials: Mapping[int, Outcome], digest: str) -> int:
+    found = [
+        n for n, o in trials.items() if digest and o.candidate.subnet.digest.startswith(digest)
+    ]
+    if len(found) != 1:
+        raise ExportError(
+            f"study {record.name!r} has {len(found)} subnets whose digest begins with {digest!r}; "
+            "give the beginning of one, as `glora-search status` and the report show it"
+        )
+    return found[0]
+
+
+def _picked(
+    record: StudyRecord,
+    trials: Mapping[int, Outcome],
+    wanted: Wanted,
+    finalists: Sequence[Finalist],
+) -> int:
+    """The subnet that is wanted of those that are small enough: the winner among them, if nothing
+    else is said.
+    """
+    if all(outcome.failed for outcome in trials.values()):
+        raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
+    most = wanted.max_params
+    small = {n: o for n, o in trials.items() if most is None or o.candidate.n_params <= most}
+    if wanted.pick == "knee":
+        on_front = front(small, record.objectives)
+        if on_front:
+            return knee_of(small, on_front, record.objectives)
+    else:
+        objectives = record.objectives
+        if wanted.pick not in (None, objectives.first.name):
+            objectives, finalists = Objectives.of(wanted.pick), ()
+        if (trial := winner_of(small, objectives, _within(small, finalists))) is not None:
+            return trial
+    least = min(o.candidate.n_params for o in trials.values() if not o.failed)
+    raise ExportError(
+        f"study {record.name!r} has no evaluated subnet of at most {most:,} parameters; the "
+        f"smallest has {least:,}: raise max_params"
+    )
+
+
+def _within(small: Mapping[int, Outcome], finalists: Sequence[Finalist]) -> list[Finalist]:
+    return [finalist for finalist in finalists if finalist.trial in small]
 
 
 def _best(

@@ -25,6 +25,7 @@ from glora_search.study.finalists import (
     score_finalists,
     to_attribute,
 )
+from glora_search.study.fronts import Point, add_to_front, point
 from glora_search.study.objectives import CALIBRATED_LOSS, Objectives
 from glora_search.study.outcomes import Outcome
 from glora_search.study.study_file import StudyFile
@@ -43,7 +44,7 @@ def search_settings(file: StudyFile) -> SearchSettings:
         sampler=section.sampler,
         operators=section.operators,
         mode=section.mode,
-        objectives=Objectives.of(section.fitness),
+        objectives=section.optimised,
         population=section.population,
         generations=section.generations,
         parents=section.parents,
@@ -165,12 +166,15 @@ def exact_evaluator(materials: Materials, supernet: Supernet, split: Split) -> S
 
 
 class _BestSoFar:
-    """Counts outcomes, and shows the best of them on a bar."""
+    """Counts outcomes, and shows the best of them on a bar; of two objectives also how many are on
+    the front.
+    """
 
     def __init__(self, objectives: Objectives, bar: Bar) -> None:
         self._objectives, self._bar = objectives, bar
         self._n = 0
         self._best: Outcome | None = None
+        self._front: list[Point] = []
 
     def __call__(self, outcome: Outcome) -> None:
         self._n += 1
@@ -178,6 +182,9 @@ class _BestSoFar:
             self._best = outcome
         loss, top1 = self._best.loss, self._best.top1
         shown = "" if loss is None else f"best val loss {loss:.4f}, top-1 {top1:.3f}"
+        if self._objectives.are_two:
+            add_to_front(self._front, point(outcome, self._objectives))
+            shown = f"front of {len(self._front)}, {shown}"
         self._bar.update(self._n, shown)
 
 

@@ -1,12 +1,15 @@
 """What a search optimises, always on the validation split.
 
 A new objective is one entry in `OBJECTIVES`, and a field of `Outcome` where its value is new.
+
+A study has one objective or two. Where one subnet has to be named, such as the winner, the first
+one ranks. Two objectives have a front besides: see `glora_search.study.fronts`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -170,28 +173,58 @@ class Objectives:
         return ",".join(objective.name for objective in self.each)
 
     @property
-    def only(self) -> Objective:
-        """The single objective.
-
-        Raises:
-            InvalidConfigError: There are several; the search cannot rank by them yet.
-        """
-        if len(self.each) > 1:
-            raise InvalidConfigError(f"a search optimises one objective; got {self}")
+    def first(self) -> Objective:
+        """What ranks subnets where one of them has to be named."""
         return self.each[0]
 
+    @property
+    def are_two(self) -> bool:
+        """Whether a search keeps a front: two objectives, neither of which stands above."""
+        return len(self.each) == 2
+
+    def values_of(self, costs: Sequence[float]) -> tuple[float, ...]:
+        """The inverse of the signs that `costs` gives."""
+        return tuple(
+            -cost if objective.higher_is_better else cost
+            for objective, cost in zip(self.each, costs, strict=True)
+        )
+
+    def check_searchable(self) -> None:
+        """Raise InvalidConfigError unless a search can have these objectives.
+
+        The first is what an evaluation measures. A second one is known of a subnet before that.
+        """
+        measured = [objective.measured is not None for objective in self.each]
+        if measured not in ([True], [True, False]):
+            names = [o.name for o in OBJECTIVES.values() if o.measured is not None]
+            free = [o.name for o in OBJECTIVES.values() if o.measured is None]
+            raise InvalidConfigError(
+                f"a search has one of {', '.join(names)}, alone or followed by "
+                f"{' or '.join(free)}; got {self}"
+            )
+
+    def costs(self, outcome: Outcome) -> tuple[float, ...] | None:
+        """The values with signs that make lower better; None for an outcome that failed."""
+        values = self.values(outcome)
+        if values is None:
+            return None
+        return tuple(
+            -value if objective.higher_is_better else value
+            for objective, value in zip(self.each, values, strict=True)
+        )
+
     def fitness(self, outcome: Outcome) -> float | None:
-        """What a search compares: the value of the single objective, with the price of the size;
-        None for an outcome that failed.
+        """The value of the first objective, with the price of the size; None for an outcome that
+        failed.
 
         Raises:
-            InvalidConfigError: There are several objectives, or this one was not measured.
+            InvalidConfigError: It was not measured.
         """
-        value = _priced(self.only, outcome)
+        value = _priced(self.first, outcome)
         if value is None and outcome.loss is not None:
             raise InvalidConfigError(
                 f"generation {outcome.candidate.generation}, index {outcome.candidate.index} has "
-                f"no {self.only.name}: it was evaluated for another fitness"
+                f"no {self.first.name}: it was evaluated for another fitness"
             )
         return value
 
@@ -202,18 +235,18 @@ class Objectives:
         return known if len(known) == len(values) else None
 
     def rank(self, outcome: Outcome) -> tuple[float, float, int, int, int]:
-        """A sort key, best first, total within a study; failures come last.
+        """A sort key by the first objective, best first, total within a study; failures come last.
 
         Ties are broken by loss (on 200 images half of the candidates tie in top-1), then fewer
         parameters win, then the earlier candidate.
 
         Raises:
-            InvalidConfigError: There are several objectives.
+            InvalidConfigError: The first objective was not measured.
         """
         candidate, value = outcome.candidate, self.fitness(outcome)
         if value is None or outcome.loss is None:
             return math.inf, math.inf, candidate.n_params, *candidate.place
-        first = -value if self.only.higher_is_better else value
+        first = -value if self.first.higher_is_better else value
         return first, outcome.loss, candidate.n_params, *candidate.place
 
 
@@ -227,3 +260,4 @@ def _priced(objective: Objective, outcome: Outcome) -> float | None:
 
 BY_LOSS: Final = Objectives((LOSS,))
 BY_TOP1: Final = Objectives((TOP1,))
+BY_LOSS_AND_PARAMS: Final = Objectives((LOSS, PARAMS))

@@ -6,10 +6,11 @@ compares them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from glora_search.study.objectives import Objectives
 from glora_search.study.section_types import (
     Count,
     CountOrZero,
@@ -19,6 +20,10 @@ from glora_search.study.section_types import (
     Section,
     Share,
 )
+from search_spaces import InvalidConfigError
+
+Fitness = Literal["loss", "top1", "calibrated-loss"]
+_FITNESSES: Final = get_args(Fitness)
 
 
 class SearchSection(Section):
@@ -27,7 +32,8 @@ class SearchSection(Section):
     sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
     operators: Literal["local", "published"] = "local"
     mode: Literal["generational", "steady-state"] = "generational"
-    fitness: Literal["loss", "top1", "calibrated-loss"] = "loss"
+    fitness: Fitness = "loss"
+    objectives: Annotated[tuple[str, ...], Field(strict=False)] = ()
     population: Count = 50
     generations: CountOrZero = 20
     parents: Count = 10
@@ -47,7 +53,46 @@ class SearchSection(Section):
     proposals: Count = 10
     diversity: CountOrZero = 0
     size_price: NotNegative = 0.0
-    warm_start: Literal["none", "median-rank", "sensitivity"] = "none"
+    warm_start: Literal["none", "median-rank", "sensitivity", "spread"] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_objectives(cls, table: Any) -> Any:
+        """Fill in what follows from the objectives where the file does not say it: the fitness is
+        the first one, and a front starts from subnets of all sizes.
+        """
+        named = table.get("objectives") if isinstance(table, dict) else None
+        if not isinstance(named, list | tuple) or not named:
+            return table
+        start = {"warm_start": "spread"} if len(named) > 1 else {}
+        first = {"fitness": named[0]} if named[0] in _FITNESSES else {}
+        return {**first, **start, **table}
+
+    @field_validator("objectives")
+    @classmethod
+    def _searchable(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value:
+            return value
+        try:
+            Objectives.of(*value).check_searchable()
+        except InvalidConfigError as error:
+            raise ValueError(str(error)) from None
+        if (fitness := info.data.get("fitness")) not in (None, value[0]):
+            raise ValueError(
+                f'the first one must be the fitness; got fitness "{fitness}": leave one of the '
+                "two keys out"
+            )
+        if len(value) > 1 and info.data.get("sampler") == "tpe":
+            raise ValueError('two objectives need another sampler than "tpe"')
+        return value
+
+    @field_validator("surrogate", "diversity", "size_price")
+    @classmethod
+    def _of_one_objective(cls, value: object, info: ValidationInfo) -> object:
+        is_set = value != cls.model_fields[str(info.field_name)].default
+        if is_set and len(info.data.get("objectives", ())) > 1:
+            raise ValueError("needs one objective; search.objectives has two")
+        return value
 
     @field_validator("mode")
     @classmethod
@@ -104,3 +149,8 @@ class SearchSection(Section):
         if value is not None and least is not None and value < least:
             raise ValueError(f"at least min_params of {least}; got {value}")
         return value
+
+    @property
+    def optimised(self) -> Objectives:
+        """What the search optimises: `objectives`, or the fitness alone."""
+        return Objectives.of(*(self.objectives or (self.fitness,)))

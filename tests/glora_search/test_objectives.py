@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,7 +15,7 @@ from glora_search.operations.status import list_studies
 from glora_search.proposing import SearchSettings
 from glora_search.recording import Database
 from glora_search.study.finalists import ATTRIBUTE, Finalist, to_attribute
-from glora_search.study.objectives import BY_LOSS, OBJECTIVES, Objectives
+from glora_search.study.objectives import OBJECTIVES, Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError
 
@@ -39,9 +40,9 @@ def test_every_objective_has_a_value_unless_the_evaluation_failed(found: list[Ou
 def test_the_best_by_rank_has_the_best_value(name: str, found: list[Outcome]) -> None:
     objectives = Objectives.of(name)
     ranked = sorted(found, key=objectives.rank)
-    values = [objectives.only.value(outcome) for outcome in ranked]
+    values = [objectives.first.value(outcome) for outcome in ranked]
     known = [value for value in values if value is not None]
-    falling = objectives.only.direction == "maximize"
+    falling = objectives.first.direction == "maximize"
     assert known == sorted(known, reverse=falling)
     assert values[-1] is None
 
@@ -70,13 +71,13 @@ def test_the_list_of_studies_shows_the_best(
 ) -> None:
     url, objectives = f"sqlite:///{tmp_path / 's.db'}", Objectives.of(name)
     complete = [outcome for outcome in found if not outcome.failed]
-    best = objectives.only.value(min(complete, key=objectives.rank))
+    best = objectives.first.value(min(complete, key=objectives.rank))
     with Database.open(url, create=True) as database:
         record = database.create_study("one", space=SPACE, objectives=objectives, attributes={})
         with record.hold():
             record.flush(found)
         (listed,) = list_studies(url).studies
-        assert (listed.best, listed.best_text) == (best, objectives.only.text(best))
+        assert (listed.best, listed.best_text) == (best, objectives.first.text(best))
         scored = Finalist(trial=0, loss=0.25, top1=0.75, calibrated_loss=0.2)
         with record.hold():
             record.set_attribute(ATTRIBUTE, to_attribute([scored]))
@@ -120,7 +121,7 @@ def test_a_price_makes_every_measured_fitness_worse(
     worse = {"loss": 0.125, "top1": -0.125, "params": 0.0, "calibrated-loss": 0.125}[name]
     for cheap, dear in zip(found, priced, strict=True):
         value, with_price = objectives.fitness(cheap), objectives.fitness(dear)
-        assert objectives.only.value(dear) == objectives.only.value(cheap), "what was measured"
+        assert objectives.first.value(dear) == objectives.first.value(cheap), "what was measured"
         assert with_price == (None if value is None else pytest.approx(value + worse))
     url = f"sqlite:///{tmp_path / 's.db'}"
     with Database.open(url, create=True) as database:
@@ -140,10 +141,45 @@ def test_an_outcome_without_the_figure_of_the_fitness_is_refused(found: list[Out
         Objectives.of("calibrated-loss").rank(plain)
 
 
-def test_a_search_takes_one_objective() -> None:
-    assert SearchSettings(objectives=BY_LOSS).objectives.only.name == "loss"
-    with pytest.raises(InvalidConfigError, match="a search optimises one objective; got loss,top1"):
-        _ = Objectives.of("loss", "top1").only
+@pytest.mark.parametrize("names", [("top1",), ("loss", "params"), ("calibrated-loss", "params")])
+def test_a_search_takes_a_measured_objective_and_one_that_is_known_before(
+    names: tuple[str, ...],
+) -> None:
+    assert SearchSettings(objectives=Objectives.of(*names)).objectives.first.name == names[0]
+
+
+@pytest.mark.parametrize("names", [("params",), ("params", "loss"), ("loss", "top1")])
+def test_a_search_refuses_other_objectives(names: tuple[str, ...]) -> None:
+    with pytest.raises(
+        InvalidConfigError,
+        match="has one of loss, top1, calibrated-loss, alone or followed by params; got",
+    ):
+        SearchSettings(objectives=Objectives.of(*names))
+
+
+@pytest.mark.parametrize(
+    ("excluded", "message"),
+    [
+        ({"sampler": "tpe"}, "the sampler tpe needs one objective; got loss,params"),
+        ({"surrogate": "ridge"}, "a surrogate needs one objective"),
+        ({"diversity": 2}, "diversity needs one objective"),
+        ({"size_price": 0.1}, "size_price needs one objective"),
+    ],
+)
+def test_what_makes_one_figure_of_two_objectives_is_refused(
+    excluded: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidConfigError, match=message):
+        SearchSettings(objectives=Objectives.of("loss", "params"), **excluded)
+
+
+def test_costs_are_lower_where_an_objective_is_better(found: list[Outcome]) -> None:
+    """All that sorts by two objectives takes them from here."""
+    fine = next(outcome for outcome in found if not outcome.failed)
+    assert fine.top1 is not None
+    assert Objectives.of("top1", "params").costs(fine) == (-fine.top1, fine.candidate.n_params)
+    failed = next(outcome for outcome in found if outcome.failed)
+    assert Objectives.of("top1", "params").costs(failed) is None
 
 
 @pytest.mark.parametrize(

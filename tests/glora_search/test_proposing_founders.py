@@ -43,7 +43,7 @@ def scores(space=SPACE):
 
 
 SCORES = scores()
-KINDS = ["median-rank", "sensitivity"]
+KINDS = ["median-rank", "sensitivity", "spread"]
 
 
 def first(settings, seed=3, space=SPACE, sensitivity=SCORES):
@@ -147,3 +147,16 @@ def test_a_steady_search_starts_warm_too(kind):
     children = SteadyStateProposer(SPACE, settings, 3, sensitivity=SCORES).children([])
     made = [candidate.operator for candidate in islice(children, 13)]
     assert made == [kind] * 6 + ["random"] * 7
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+def test_a_spread_start_has_one_subnet_of_each_band_of_sizes(limits):
+    """Uniform draws are nearly all of one size; a front starts from all of them."""
+    smallest, largest = (SPACE.n_params(s) for s in (SPACE.min_subnet(), SPACE.max_subnet()))
+    low, high = max(limits.min_params, smallest), min(limits.max_params or largest, largest)
+    spread = first(replace(SMALL, limits=limits, warm_start="spread"))[:6]
+    for band, candidate in enumerate(spread):
+        assert low + (high - low) * band // 6 <= candidate.n_params
+        assert candidate.n_params <= low + (high - low) * (band + 1) // 6
+    if not limits.min_params:
+        assert spread[0].subnet == SPACE.min_subnet()

@@ -11,7 +11,8 @@ from recording_cases import SPACE, batch
 
 from glora_search.recording import Database
 from glora_search.recording.database import KNOWN_SCHEMAS
-from glora_search.study.objectives import BY_TOP1
+from glora_search.study.fronts import front
+from glora_search.study.objectives import BY_LOSS_AND_PARAMS, BY_TOP1
 
 
 def ask(application: Any, path: str) -> Any:
@@ -55,3 +56,23 @@ def test_the_dashboard_shows_study_and_trials(database_url: str, schemas: frozen
     best = max(o.top1 for o in batch(0, 6))
     assert detail["best_trials"][0]["values"] == [best]
     assert [item["name"] for item in detail["union_search_space"]] == sorted(genes)
+
+
+def test_the_dashboard_shows_the_front_of_two_objectives(database_url: str) -> None:
+    """The best trials of a study with two directions are its front."""
+    with Database(database_url) as database:
+        record = database.create_study(
+            "two", space=SPACE, objectives=BY_LOSS_AND_PARAMS, attributes={}
+        )
+        with record.hold():
+            record.flush(batch(0, 20))
+        numbers = front(record.trials(), BY_LOSS_AND_PARAMS)
+
+    import optuna_dashboard  # slow: not for every process that collects
+
+    application = optuna_dashboard.wsgi(database_url.replace("ql:", "ql+psycopg:"))
+    (listed,) = ask(application, "/api/studies")["study_summaries"]
+    assert listed["directions"] == ["minimize", "minimize"]
+    detail = ask(application, f"/api/studies/{listed['study_id']}")
+    assert {trial["number"] for trial in detail["best_trials"]} == set(numbers)
+    assert len(numbers) > 1

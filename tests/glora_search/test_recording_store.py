@@ -22,7 +22,8 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.trial_codec import encode
 from glora_search.study.errors import StorageError, StudyHeldError
-from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
+from glora_search.study.fronts import front
+from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, BY_TOP1, Objectives
 from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError, LayerSpec, SearchSpace, SubnetConfig
 
@@ -79,7 +80,7 @@ def test_history_returns_what_was_flushed_sorted(record: StudyRecord) -> None:
     assert any(o.failed for o in record.history())
 
 
-@pytest.mark.parametrize("objectives", [BY_LOSS, BY_TOP1], ids=str)
+@pytest.mark.parametrize("objectives", [BY_LOSS, BY_TOP1, BY_LOSS_AND_PARAMS], ids=str)
 def test_optuna_sees_what_was_written(
     database: Database, module_database_url: str, objectives: Objectives
 ) -> None:
@@ -92,7 +93,8 @@ def test_optuna_sees_what_was_written(
     after = datetime.now() + timedelta(seconds=1)
 
     found = loaded(record, module_database_url)
-    assert found.direction.name.lower() == objectives.only.direction
+    directions = [direction.name.lower() for direction in found.directions]
+    assert directions == [objective.direction for objective in objectives.each]
     assert [trial.number for trial in found.trials] == list(range(5))
     for trial, expected in zip(found.trials, flushed, strict=True):
         candidate = expected.candidate
@@ -112,7 +114,7 @@ def test_optuna_sees_what_was_written(
             attributes |= {"error_type": expected.error_type, "error": expected.error}
         else:
             assert trial.state is TrialState.COMPLETE
-            assert trial.value == objectives.only.value(expected)
+            assert trial.values == [objective.value(expected) for objective in objectives.each]
             attributes |= {
                 name: getattr(expected, name) for name in ("loss", "top1", "calibrated_loss")
             }
@@ -127,8 +129,12 @@ def test_optuna_sees_what_was_written(
         assert not trial.intermediate_values
         assert before < trial.datetime_complete < after
         assert trial.duration.total_seconds() == pytest.approx(expected.eval_s, abs=1e-5)
-    best = objectives.only.value(min((o for o in flushed if not o.failed), key=objectives.rank))
-    assert found.best_value == best
+    best = objectives.first.value(min((o for o in flushed if not o.failed), key=objectives.rank))
+    if objectives.are_two:
+        assert {t.number for t in found.best_trials} == set(front(record.trials(), objectives))
+        assert record.tally().best_value == best
+    else:
+        assert found.best_value == best
 
 
 def test_optuna_can_go_on_with_the_study(record: StudyRecord, module_database_url: str) -> None:
@@ -321,7 +327,7 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
     tally = record.tally()
     assert (tally.n_complete, tally.n_failed) == (3, 1)
     assert record.best() == min(complete, key=objectives.rank)
-    assert tally.best_value == objectives.only.value(record.best())
+    assert tally.best_value == objectives.first.value(record.best())
 
 
 def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:

@@ -68,7 +68,7 @@ def test_history_has_the_fitness_above_and_the_best_so_far_never_gets_worse(
     )
     (line,) = traces(figure, "best so far", "y")
     values = [
-        (100 if objectives is BY_TOP1 else 1) * objectives.only.value(o) for o in trials.values()
+        (100 if objectives is BY_TOP1 else 1) * objectives.first.value(o) for o in trials.values()
     ]
     better = max if objectives is BY_TOP1 else min
     assert list(line.y)[:-1] == [better(values[: k + 1]) for k in range(40)]

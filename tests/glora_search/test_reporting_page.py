@@ -18,7 +18,7 @@ from glora_search.reporting import write_report
 from glora_search.reporting.page import render_page
 from glora_search.reporting.snapshot import take_snapshot
 from glora_search.study.errors import ReportError
-from glora_search.study.objectives import BY_TOP1, Objectives
+from glora_search.study.objectives import BY_LOSS_AND_PARAMS, BY_TOP1, Objectives
 from search_spaces import GLoRASearchError
 
 pytestmark = pytest.mark.slow
@@ -372,3 +372,14 @@ def test_reporting_needs_neither_torch_nor_timm_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_study_of_two_objectives_shows_its_front(tmp_path: Path) -> None:
+    """The knee is marked, the hypervolume drawn, and both objectives are named."""
+    with recorded(tmp_path, outcomes(30), objectives=BY_LOSS_AND_PARAMS) as record:
+        snapshot = take_snapshot(record)
+        page = Page(render_page(snapshot))
+    assert "figure-hypervolume-0" in page.ids()
+    assert f"its knee is trial {snapshot.knee} with" in page.words
+    assert "val loss (lower is better) and adapter parameters (lower is better)" in page.words
+    assert any(f"knee (trial {snapshot.knee})" in script for script in page.scripts)

@@ -20,6 +20,7 @@ from glora_search.bench.science.plan import QuestionPlan
 from glora_search.bench.science.tables import (
     arms_of,
     evaluations_needed,
+    front_table,
     rank_table,
     science_table,
 )
@@ -140,6 +141,34 @@ def test_rank_correlations() -> None:
     assert rank_table([]) is None
 
 
+def test_hypervolumes_are_compared_cell_by_cell() -> None:
+    """What two searches share in a cell, the supernet, cancels in their difference."""
+    results = [
+        answer(
+            "a",
+            seed,
+            facts={
+                "curves": {
+                    "ours": [0.1, 0.3 + level, 0.4, 0.5 + level],
+                    "other": [0.1, 0.2 + level, 0.3, 0.4 + level],
+                },
+                "seconds": {"ours": 2.0, "other": 4.0},
+            },
+        )
+        for seed, level in enumerate((0.0, 0.2, 0.3))
+    ]
+    failed = answer("a", 9, error="no")
+    table = front_table([*results, failed], "ours", evaluations=40)
+    assert table is not None
+    for found in (table.differences["other"], table.halfway["other"]):
+        assert found is not None
+        assert (found.mean, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
+    assert table.volumes["ours"].mean == pytest.approx(0.5 + 0.5 / 3)
+    assert "ours" not in table.differences
+    assert json.dumps(table.to_json())
+    assert front_table([failed], "ours", evaluations=40) is None
+
+
 def test_the_best_fifth_is_ranked_apart() -> None:
     """A supernet may tell bad from good and still not the best from the good."""
     alone = [float(k) for k in range(20)]
@@ -244,7 +273,10 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
     keys = {"quick": True, "directory": tmp_path, "workers": 0, "storage": storage}
     found = science(**keys)
     assert not [result.error for result in found.runs if result.failed]
-    assert set(found.tables) == set(PARTS) - {"ranking"}
+    assert set(found.tables) == set(PARTS) - {"ranking", "fronts"}
+    assert found.fronts is not None
+    assert found.fronts.evaluations == 16
+    assert found.fronts.volumes["ours"].n == 2
     assert [row.method for row in found.tables["designs"].rows] == [BASE, "published"]
     assert {"lora, best of 2 by val", "winner"} <= {
         row.method for row in found.tables["methods"].rows

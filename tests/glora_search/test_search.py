@@ -17,11 +17,14 @@ from glora_search.recording import Database, StudyRecord
 from glora_search.recording.store import FREE
 from glora_search.stages.search_loop import LoopSettings, run_search
 from glora_search.study.errors import StorageError, StudyHeldError, TooManyFailuresError
-from glora_search.study.objectives import BY_LOSS
+from glora_search.study.fronts import front
+from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS
 from glora_search.study.outcomes import Candidate, Outcome
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(population=10, generations=3, parents=4, mutations=4, crossovers=4)
+TWO = replace(SETTINGS, objectives=BY_LOSS_AND_PARAMS, warm_start="spread")
+OPTUNAS = replace(TWO, sampler="nsgaii")
 LOOP = LoopSettings(max_failures=1, flush_every=4)
 N = SETTINGS.n_candidates
 
@@ -63,25 +66,30 @@ class Table:
         pass
 
 
-def make_study(url: str, name: str = "s") -> None:
+def make_study(url: str, search: SearchSettings = SETTINGS) -> None:
     with Database(url) as database:
-        database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes={})
+        database.create_study("s", space=SPACE, objectives=search.objectives, attributes={})
 
 
 def drive(
-    url: str, evaluator: Table, *, seed: int = 1, loop: LoopSettings = LOOP, name: str = "s"
+    url: str,
+    evaluator: Table,
+    *,
+    seed: int = 1,
+    loop: LoopSettings = LOOP,
+    search: SearchSettings = SETTINGS,
 ) -> list[Outcome]:
     """Drive the study as launch and resume do, with a database connection of its own."""
     with Database(url) as database:
-        record = database.open_study(name)
-        proposer = make_proposer(SPACE, SETTINGS, seed)
+        record = database.open_study("s")
+        proposer = make_proposer(SPACE, search, seed)
         with record.hold():
-            return run_search(record, proposer, evaluator, SETTINGS, loop)
+            return run_search(record, proposer, evaluator, search, loop)
 
 
-def recorded(url: str, name: str = "s") -> list[Outcome]:
+def recorded(url: str) -> list[Outcome]:
     with Database(url) as database:
-        return database.open_study(name).history()
+        return database.open_study("s").history()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +140,30 @@ def test_interrupted_again_and_again_it_finds_the_same(
     assert outcomes == recorded(url) == undisturbed
 
 
-def drive_slowly(pipe: Connection, url: str, seed: int) -> None:
+@pytest.mark.parametrize("search", [TWO, OPTUNAS], ids=["ours", "nsgaii"])
+def test_two_objectives_interrupted_in_any_order_find_the_same_front(
+    tmp_path, search: SearchSettings
+) -> None:
+    """A front is a set: neither arrival nor interruption may move it, failures included."""
+    loop, failing = LoopSettings(max_failures=4, flush_every=3), [(0, 2), (1, 4), (2, 9)]
+    fronts = []
+    for name, steps in (("whole", []), ("pieces", [3, 9, 14])):
+        url = f"sqlite:///{tmp_path / name}.db"
+        make_study(url, search)
+        for step in steps:
+            table = Table(interrupt_after=step, shuffle=step, failing=failing)
+            with pytest.raises(KeyboardInterrupt):
+                drive(url, table, loop=loop, search=search)
+        drive(url, Table(shuffle=len(steps), failing=failing), loop=loop, search=search)
+        history = recorded(url)
+        assert len(history) == N
+        trials = dict(enumerate(history))
+        fronts.append([trials[n] for n in front(trials, search.objectives)])
+    assert fronts[0] == fronts[1]
+    assert len(fronts[0]) > 3
+
+
+def drive_slowly(pipe: Connection, url: str, seed: int, search: SearchSettings) -> None:
     """Drive the study, telling of every outcome and waiting for word before the next."""
 
     class Telling(Table):
@@ -142,20 +173,24 @@ def drive_slowly(pipe: Connection, url: str, seed: int) -> None:
                 pipe.recv()
                 yield outcome
 
-    drive(url, Telling(shuffle=seed))
+    drive(url, Telling(shuffle=seed), search=search)
     pipe.send("done")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("search", [SETTINGS, TWO], ids=["one objective", "two objectives"])
 def test_killed_again_and_again_it_finds_the_same(
-    database_url: str, undisturbed: list[Outcome]
+    database_url: str, tmp_path, search: SearchSettings
 ) -> None:
     """SIGKILL of the driving process at random outcomes: no flush is lost, nothing is twice."""
-    make_study(database_url)
+    url = f"sqlite:///{tmp_path / 'undisturbed.db'}"
+    make_study(url, search)
+    undisturbed = drive(url, Table(), search=search)
+    make_study(database_url, search)
     rng = random.Random(5)
     kept: list[Outcome] = []
     for attempt in range(30):
-        with child(drive_slowly, database_url, attempt) as process:
+        with child(drive_slowly, database_url, attempt, search) as process:
             for _ in range(rng.randrange(5, 14)):
                 if process.hear() == "done":
                     break

@@ -14,13 +14,14 @@ from glora_search.proposing import SearchSettings, SteadyStateProposer
 from glora_search.recording import Database
 from glora_search.stages.search_loop import LoopSettings, run_steady_search
 from glora_search.study.errors import TooManyFailuresError
-from glora_search.study.objectives import BY_LOSS
+from glora_search.study.objectives import BY_LOSS_AND_PARAMS
 from glora_search.study.outcomes import Candidate, Outcome
 
 SPACE = vit_space(2)
 SETTINGS = SearchSettings(
     mode="steady-state", population=10, generations=3, parents=4, mutations=4, crossovers=4
 )
+TWO = replace(SETTINGS, objectives=BY_LOSS_AND_PARAMS, warm_start="spread")
 LOOP = LoopSettings(max_failures=1, flush_every=4)
 N = SETTINGS.n_candidates
 ALL_PLACES = [(g, i) for g in range(4) for i in range(10)]
@@ -70,18 +71,18 @@ class Table:
         pass
 
 
-def make_study(url: str) -> None:
+def make_study(url: str, search: SearchSettings = SETTINGS) -> None:
     with Database(url) as database:
-        database.create_study("s", space=SPACE, objectives=BY_LOSS, attributes={})
+        database.create_study("s", space=SPACE, objectives=search.objectives, attributes={})
 
 
-def drive(url: str, evaluator: Table, loop: LoopSettings = LOOP) -> list[Outcome]:
+def drive(
+    url: str, evaluator: Table, loop: LoopSettings = LOOP, search: SearchSettings = SETTINGS
+) -> list[Outcome]:
     with Database(url) as database:
         record = database.open_study("s")
         with record.hold():
-            return run_steady_search(
-                record, SteadyStateProposer(SPACE, SETTINGS, 1), evaluator, loop
-            )
+            return run_steady_search(record, SteadyStateProposer(SPACE, search, 1), evaluator, loop)
 
 
 def recorded(url: str) -> list[Outcome]:
@@ -125,16 +126,17 @@ def test_interrupted_again_and_again_nothing_is_lost_or_recorded_twice(tmp_path,
     assert len({o.candidate.subnet.digest for o in evaluated}) == N
 
 
-def test_one_worker_finds_the_same_whatever_interrupts_it(tmp_path) -> None:
+@pytest.mark.parametrize("search", [SETTINGS, TWO], ids=["one objective", "two objectives"])
+def test_one_worker_finds_the_same_whatever_interrupts_it(tmp_path, search: SearchSettings) -> None:
     """The one case in which this mode is a function of the seed."""
     found = []
     for name, steps in (("whole", []), ("pieces", [3, 11, 5])):
         url = f"sqlite:///{tmp_path / name}.db"
-        make_study(url)
+        make_study(url, search)
         for step in steps:
             with pytest.raises(KeyboardInterrupt):
-                drive(url, Table(workers=1, interrupt_after=step))
-        found.append(drive(url, Table(workers=1)))
+                drive(url, Table(workers=1, interrupt_after=step), search=search)
+        found.append(drive(url, Table(workers=1), search=search))
     assert found[0] == found[1]
 
 

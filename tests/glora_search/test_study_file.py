@@ -66,6 +66,12 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
         ({"search": {"surrogate": "ridge", "sampler": "tpe"}}, 'needs the sampler "evolution"'),
         ({"search": {"surrogate": "trees", "mode": "steady-state"}}, 'mode "generational"'),
         ({"search": {"diversity": 3, "sampler": "random"}}, 'needs the sampler "evolution"'),
+        ({"search": {"objectives": ["params", "loss"]}}, "alone or followed by params"),
+        ({"search": {"objectives": ["loss", "speed"]}}, "unknown objective 'speed'"),
+        ({"search": {"objectives": ["loss", "params"], "fitness": "top1"}}, "must be the fitness"),
+        ({"search": {"objectives": ["loss", "params"], "sampler": "tpe"}}, 'than "tpe"'),
+        ({"search": {"objectives": ["loss", "params"], "size_price": 0.1}}, "needs one objective"),
+        ({"search": {"objectives": ["loss", "params"], "diversity": 2}}, "needs one objective"),
         ({"supernet": {"device": "gpu"}}, "auto, cpu, cuda"),
         ({"cluster": {"workers": True}}, "cluster.workers"),
         ({"supernet": {"lr": "1e-3"}}, "supernet.lr"),
@@ -166,6 +172,30 @@ def test_defaults_are_those_of_the_records() -> None:
     ):
         assert getattr(section, name) == getattr(settings, name), name
     assert section.fitness == str(settings.objectives)
+
+
+@pytest.mark.parametrize(
+    ("search", "optimised", "start"),
+    [
+        ({}, "loss", "none"),
+        ({"fitness": "top1"}, "top1", "none"),
+        ({"objectives": ["top1"]}, "top1", "none"),
+        ({"objectives": ["top1", "params"]}, "top1,params", "spread"),
+        ({"objectives": ["loss", "params"], "warm_start": "none"}, "loss,params", "none"),
+    ],
+)
+def test_fitness_and_start_follow_from_the_objectives(
+    tmp_path: Path, search: dict, optimised: str, start: str
+) -> None:
+    """Both keys say the same in the resolved study, which the database keeps and gives back."""
+    file = parse_study(study_table(tmp_path, search=search), origin="x")
+    assert str(file.search.optimised) == optimised
+    assert file.search.fitness == optimised.partition(",")[0]
+    assert file.search.warm_start == start
+    assert stored_study(json.loads(file.to_json())) == file
+    older = json.loads(file.to_json())
+    del older["search"]["objectives"]
+    assert str(stored_study(older).search.optimised) == file.search.fitness
 
 
 def test_a_preset_fills_in_what_the_study_does_not_say(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 - bed: a trained supernet with its data, on which a question is asked
 - ends: the winner beside other subnets, averages, fine-tuning, and training alone
 - samplers: proposers at equal evaluations of one supernet
+- fronts: searches of two objectives at equal evaluations, by their hypervolume
 - ranking: whether inherited weights rank subnets as training alone does
 - plan: which questions are asked of which supernets
 - tables: the answers as tables, with paired intervals

@@ -11,6 +11,7 @@ from typing import Any, Final
 from glora_search.bench.runs import ArmFigures, Run, RunResult
 from glora_search.bench.science.bed import Bed
 from glora_search.bench.science.ends import compare_ends, compare_winner
+from glora_search.bench.science.fronts import compare_fronts
 from glora_search.bench.science.ranking import compare_ranking
 from glora_search.bench.science.samplers import compare_samplers
 from glora_search.bench.searched import as_run
@@ -66,6 +67,8 @@ def _asked(bed: Bed, question: str) -> tuple[Mapping[str, ArmFigures], Mapping[s
             return compare_ends(bed, alone_epochs=ALONE_EPOCHS, alone_lr=ALONE_LR), {}
         case "samplers":
             return compare_samplers(bed)
+        case "fronts":
+            return {}, compare_fronts(bed)
         case "ranking":
             return compare_ranking(bed, subnets=int(size), epochs=ALONE_EPOCHS, lr=ALONE_LR)
     raise ValueError(f"no question {question!r}")

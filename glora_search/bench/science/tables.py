@@ -181,3 +181,79 @@ def evaluations_needed(results: Iterable[RunResult], reference: str) -> dict[str
             count = float(reached[0] if reached else 2 * len(curve))
             needed.setdefault(name, {})[result.run.task, result.run.seed] = count
     return {name: interval(found) for name, found in needed.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontTable:
+    """Searches of two objectives, by the hypervolume of their fronts, in nats.
+
+    Args:
+        reference: The search to which the others are compared.
+        evaluations: Of each search.
+        volumes: Search to its hypervolume at the end.
+        differences: Search to its hypervolume at the end less that of the reference, paired.
+        halfway: The same after half of the evaluations.
+        seconds: Search to its core seconds.
+    """
+
+    reference: str
+    evaluations: int
+    volumes: Mapping[str, Interval]
+    differences: Mapping[str, Interval | None]
+    halfway: Mapping[str, Interval | None]
+    seconds: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        kinds = {
+            "hypervolume": self.volumes,
+            "difference": self.differences,
+            "difference_halfway": self.halfway,
+        }
+        return {
+            "reference": self.reference,
+            "evaluations": self.evaluations,
+            "seconds": dict(self.seconds),
+            **{
+                kind: {
+                    name: None if each is None else [each.mean, each.low, each.high]
+                    for name, each in found.items()
+                }
+                for kind, found in kinds.items()
+            },
+        }
+
+
+def front_table(
+    results: Iterable[RunResult], reference: str, *, evaluations: int
+) -> FrontTable | None:
+    """From the facts of the question `fronts`; None without any.
+
+    Args:
+        results: Of the question; failed ones are left out.
+        reference: The search to which the others are compared.
+        evaluations: Of each search.
+    """
+    known = [result for result in results if not result.failed]
+    if not known:
+        return None
+    names = list(known[0].facts["curves"])
+
+    def cells_at(name: str, share: float) -> dict[tuple[str, int], float]:
+        curves = {(r.run.task, r.run.seed): r.facts["curves"][name] for r in known}
+        return {
+            cell: curve[max(0, round(share * len(curve)) - 1)] for cell, curve in curves.items()
+        }
+
+    def differences(share: float) -> dict[str, Interval | None]:
+        ours = cells_at(reference, share)
+        return {n: paired_difference(cells_at(n, share), ours) for n in names if n != reference}
+
+    return FrontTable(
+        reference=reference,
+        evaluations=evaluations,
+        volumes={name: interval(cells_at(name, 1.0)) for name in names},
+        differences=differences(1.0),
+        halfway=differences(0.5),
+        seconds={n: float(np.mean([r.facts["seconds"][n] for r in known])) for n in names},
+    )
