@@ -121,6 +121,11 @@ class PublicStore:
             best_value=best(values, default=None),
         )
 
+    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+        since = datetime.now() - timedelta(seconds=within_s)
+        ended = [t for t in self._ours() if t.datetime_complete and t.datetime_complete >= since]
+        return float(sum(trial.user_attrs["eval_s"] for trial in ended))
+
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         attributes = self.attributes()
         text = json.dumps(attributes[LEASE_KEY]) if LEASE_KEY in attributes else None

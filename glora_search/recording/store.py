@@ -83,6 +83,10 @@ class StudyStore(Protocol):
         """Counts and best value of what `trials` returns, without reading the trials."""
         ...
 
+    def evaluation_s(self, within_s: float) -> float:
+        """Seconds of evaluation of the trials that were recorded within the last `within_s`."""
+        ...
+
     def read_lease(self) -> tuple[str | None, float]:
         """The text of the lease row (None if there is no row), and the database's clock."""
         ...
