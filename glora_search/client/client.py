@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Final, Self
 
 from glora_search.client.errors import ServerUnavailableError, ServiceError, error_of
 from glora_search.client.events import Event, read_events
+from glora_search.study.errors import ArtifactError
 
 try:
     import httpx
@@ -188,17 +190,23 @@ class Client:
         have = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={have}-"} if have else {}
         try:
-            with self._answer("GET", f"/studies/{name}/export", headers=headers) as answer:
-                with part.open("ab" if answer.status_code == 206 else "wb") as file:
-                    for chunk in answer.iter_bytes():
-                        file.write(chunk)
+            self._download(name, part, headers)
         except ServiceError as refused:
-            if refused.status != 416:  # what is here is not the beginning of what is there
+            if refused.status != 416:  # there is nothing after what is here
                 raise
+        if not _is_whole(part):
             part.unlink()
-            return self.export(name, out)
+            if not have:
+                raise ArtifactError(f"the export of study {name!r} arrived damaged; try again")
+            self._download(name, part, {})  # what was here is not the beginning of what is there
         part.replace(out)
-        return None
+
+    def _download(self, name: str, part: Path, headers: dict[str, str]) -> None:
+        with self._answer("GET", f"/studies/{name}/export", headers=headers) as answer:
+            goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
+            with part.open("ab" if goes_on else "wb") as file:
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
 
     def report(self, name: str, out: Path) -> None:
         """Save the report of a study as one HTML file."""
@@ -235,6 +243,14 @@ class Client:
             raise ServerUnavailableError(
                 f"no server answers at {self._url} ({told}); start one by `glora-search serve`"
             ) from error
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        with zipfile.ZipFile(part) as packed:
+            return packed.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _document(answer: httpx.Response) -> dict[str, Any]:
