@@ -84,9 +84,7 @@ def test_results_are_those_of_the_database(client: TestClient, database: Databas
     study = record(database, "a")
     trials = study.trials()
     page = client.get(f"{API}/studies/a/outcomes").json()["outcomes"]
-    assert [o["digest"] for o in page] == [
-        o.candidate.subnet.digest for o in trials.values()
-    ]
+    assert [o["digest"] for o in page] == [o.candidate.subnet.digest for o in trials.values()]
     losses = {n: o.loss for n, o in trials.items() if o.loss is not None}
     best = min(losses, key=losses.__getitem__)
     winner = client.get(f"{API}/studies/a/winner").json()
@@ -160,8 +158,8 @@ def test_mistakes_are_told_at_once_with_keys_and_lines(client: TestClient) -> No
         assert answer.status_code == 422
         found = {m["key"]: m["line"] for m in answer.json()["mistakes"]}
         assert found == {
-            **{"study.colour": 3, "search.population": 6},
-            **{"backbone": None, "data": None, "space": None},
+            "study.colour": 3, "search.population": 6,
+            "backbone": None, "data": None, "space": None,
         }
     as_json = client.post(f"{API}/studies", json={"study": {"name": "x"}}).json()
     assert keys_of(as_json["mistakes"]) == {"backbone", "data", "space"}
