@@ -158,8 +158,11 @@ def test_mistakes_are_told_at_once_with_keys_and_lines(client: TestClient) -> No
         assert answer.status_code == 422
         found = {m["key"]: m["line"] for m in answer.json()["mistakes"]}
         assert found == {
-            "study.colour": 3, "search.population": 6,
-            "backbone": None, "data": None, "space": None,
+            "study.colour": 3,
+            "search.population": 6,
+            "backbone": None,
+            "data": None,
+            "space": None,
         }
     as_json = client.post(f"{API}/studies", json={"study": {"name": "x"}}).json()
     assert keys_of(as_json["mistakes"]) == {"backbone", "data", "space"}
