@@ -75,6 +75,6 @@ def test_a_study_outlives_its_server_and_is_downloaded_from_the_next(tmp_path: P
         with zipfile.ZipFile(tmp_path / "tiny.zip") as packed:
             exported = json.loads(packed.read("subnet.json"))
             assert "model.safetensors" in packed.namelist()
-        assert client.winner("tiny")["outcome"]["trial"] == exported["trial"]
+        assert client.winner("tiny")["outcome"]["digest"] == exported["digest"]
         client.delete("tiny", files=True)
         assert not (tmp_path / "runs" / "tiny").exists()
