@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from recording_cases import outcome
+from fork_server import Running, wait_until
+from recording_cases import SPACE, outcome
 from server_cases import OWN, exported, keys_of, record, settings, storage
 from tiny_study import study_table
 
@@ -21,6 +23,18 @@ from glora_search.server.app import make_app
 from glora_search.study.toml_text import toml_text
 
 API = "/api/v1"
+
+
+def hold_until_interrupted(url: str, name: str) -> None:
+    """Drive a study as a launch does, in a process of its own."""
+    with Database(url) as opened, opened.open_study(name).hold():
+        try:
+            while True:
+                time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+
+
 TOML = {"Content-Type": "application/toml"}
 
 
@@ -212,6 +226,24 @@ def test_a_study_that_runs_is_neither_resumed_nor_deleted(
         ):
             assert answer.status_code == 409
     assert not client.get(f"{API}/studies/a").json()["running"]
+
+
+def test_stopping_interrupts_the_process_that_drives_a_study(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    """As Ctrl-C would: a real one, that holds the lease; never a server that is about to start it."""
+    record(database, "a", 1)
+    running = Running(hold_until_interrupted, storage(tmp_path), "a", folder=tmp_path)
+    assert wait_until(lambda: client.get(f"{API}/studies/a").json()["running"], running)
+    stopped = client.post(f"{API}/studies/a/stop")
+    assert stopped.status_code == 202
+    running.succeed()
+    assert running.output == "interrupted\n"
+    assert client.post(f"{API}/studies/a/stop").status_code == 409
+    service = database.create_service("b", space=SPACE, attributes={"table": {}})
+    with service.claim():
+        refused = client.post(f"{API}/studies/b/stop")
+    assert (refused.status_code, "in a moment" in refused.json()["detail"]) == (409, True)
 
 
 def test_deleting_asks_for_the_name_and_leaves_others(
