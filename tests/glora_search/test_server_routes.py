@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ def hold_until_interrupted(url: str, name: str) -> None:
             while True:
                 time.sleep(60)
         except KeyboardInterrupt:
-            print("interrupted", flush=True)
+            sys.stdout.write("interrupted\n")
+            sys.stdout.flush()
 
 
 TOML = {"Content-Type": "application/toml"}
