@@ -106,8 +106,9 @@ class PublicStore:
                 self._study.add_trial(trials[outcome])
         return len(fresh)
 
-    def trials(self) -> dict[int, Outcome]:  # noqa: D102
-        return {trial.number: self._decode(trial) for trial in self._ours()}
+    def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
+        ours = [trial for trial in self._ours() if trial.number >= since]
+        return {trial.number: self._decode(trial) for trial in ours}
 
     def tally(self) -> Tally:  # noqa: D102
         trials = self._ours()
@@ -119,6 +120,11 @@ class PublicStore:
             n_failed=n_failed,
             best_value=best(values, default=None),
         )
+
+    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+        since = datetime.now() - timedelta(seconds=within_s)
+        ended = [t for t in self._ours() if t.datetime_complete and t.datetime_complete >= since]
+        return float(sum(trial.user_attrs["eval_s"] for trial in ended))
 
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         attributes = self.attributes()

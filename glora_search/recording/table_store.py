@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -74,6 +75,21 @@ def create_study(
         if isinstance(error.__cause__, sa.exc.IntegrityError):
             raise StudyExistsError(f"study {name!r} exists in {connection.shown}") from error
         raise
+
+
+def delete_study(connection: Connection, study_id: int) -> None:
+    """Delete a study with all its rows, in one transaction.
+
+    Optuna's own call loads every row first: 2.4 million for 10,000 trials of 240 genes.
+    """
+    metadata: sa.MetaData = models.BaseModel.metadata
+    trials = sa.select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
+    with connection.writing() as c:
+        for table in reversed(metadata.sorted_tables):  # rows before what they refer to
+            if "trial_id" in table.c and table is not _TRIALS:
+                c.execute(table.delete().where(table.c.trial_id.in_(trials)))
+            elif "study_id" in table.c:
+                c.execute(table.delete().where(table.c.study_id == study_id))
 
 
 class TableStore:
@@ -146,10 +162,12 @@ class TableStore:
             self._known = token, known
         return len(fresh)
 
-    def trials(self) -> dict[int, Outcome]:  # noqa: D102
+    def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
         query = sa.select(_TRIALS.c.number, _attributes(), self._genomes.column()).where(
             _TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked()
         )
+        if since:
+            query = query.where(_TRIALS.c.number >= since)
         with self._connection.reading() as c:
             c.execution_options(yield_per=_TRIALS_A_FETCH)
             found = {
@@ -175,6 +193,21 @@ class TableStore:
         n_complete, best_value = found.get(TrialState.COMPLETE, (0, None))
         n_failed, _ = found.get(TrialState.FAIL, (0, None))
         return Tally(n_complete=n_complete, n_failed=n_failed, best_value=best_value)
+
+    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+        since = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=within_s)
+        seconds = sa.func.sum(sa.cast(_ATTRIBUTES.c.value_json, sa.Float))
+        query = (
+            sa.select(seconds)
+            .join(_TRIALS, _TRIALS.c.trial_id == _ATTRIBUTES.c.trial_id)
+            .where(
+                _TRIALS.c.study_id == self._study_id,
+                _TRIALS.c.datetime_complete >= since,
+                _ATTRIBUTES.c.key == "eval_s",
+            )
+        )
+        with self._connection.reading() as c:
+            return float(c.scalar(query) or 0.0)
 
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         with self._connection.reading() as c:

@@ -23,6 +23,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "bench_load.py": ("--workers", "4", "--seconds", "0.2"),
     "bench_proposing.py": ("--history", "200", "--rounds", "1"),
     "bench_scale.py": ("--sizes", "20", "60"),
+    "bench_service.py": (*("--candidates", "60", "--requests", "1", "--rival-requests", "1"),),
     "bench_storage.py": ("--rounds", "1", "--opening", "60", "--rival-trials", "2"),
 }
 ON_GPU = {row.script for row in ROWS if row.script.startswith("bench_")}
