@@ -5,7 +5,18 @@ picture is a pure function from outcomes to a figure, in a file of its own; `pag
 together.
 """
 
-from glora_search.reporting.comparison import write_comparison
-from glora_search.reporting.writing import write_report
+from __future__ import annotations
 
-__all__ = ["write_comparison", "write_report"]
+import importlib
+from typing import Any, Final
+
+_HOMES: Final = {"write_comparison": "comparison", "write_report": "writing"}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """What draws is imported when it is asked for: the service needs the data without plotly."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

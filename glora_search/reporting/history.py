@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-from itertools import accumulate, groupby
 from statistics import fmean
 from typing import Final
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from glora_search.reporting.points import (
-    add_trial_points,
-    hover,
+from glora_search.reporting.course import (
+    Generation,
+    best_so_far,
+    generations,
     shown_value,
     use_log_axis,
 )
+from glora_search.reporting.points import add_trial_points, hover
 from glora_search.reporting.theme import FAILED, INK, MUTED, RULE, TEMPLATE
 from glora_search.reporting.trials import Trials, in_search_order
 from glora_search.study.objectives import LOSS, TOP1, Objective, Objectives
-from glora_search.study.outcomes import Outcome
 
 _MOST_BOUNDARIES: Final = 60
 _MOST_LABELS: Final = 20
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A generation's stretch of the horizontal axis, on which subnets are numbered from 0.
-
-    Args:
-        number: The generation.
-        start: Its first subnet.
-        stop: One past its last.
-    """
-
-    number: int
-    start: int
-    stop: int
-
-
-def generations(outcomes: Sequence[Outcome]) -> tuple[Generation, ...]:
-    """The stretches of outcomes that are sorted by generation."""
-    found: list[Generation] = []
-    start = 0
-    for number, members in groupby(outcomes, key=lambda o: o.candidate.generation):
-        stop = start + sum(1 for _ in members)
-        found.append(Generation(number, start, stop))
-        start = stop
-    return tuple(found)
 
 
 def history_figure(trials: Trials, objectives: Objectives) -> go.Figure:
@@ -84,19 +57,13 @@ def history_figure(trials: Trials, objectives: Objectives) -> go.Figure:
 
 
 def _add_best_so_far(figure: go.Figure, trials: Trials, measure: Objective, *, row: int) -> None:
-    better = max if measure.higher_is_better else min
-    points = [
-        (k, number, value)
-        for k, (number, outcome) in enumerate(trials.items())
-        if (value := shown_value(outcome, measure)) is not None
-    ]
-    if not points:
+    steps = best_so_far(trials, measure)
+    if not steps:
         return
-    best = list(accumulate((value for _, _, value in points), better))
     figure.add_trace(
         go.Scatter(
-            x=[k for k, _, _ in points] + [len(trials) - 1],
-            y=[*best, best[-1]],
+            x=[*(place for place, _ in steps), len(trials) - 1],
+            y=[*(value for _, value in steps), steps[-1][1]],
             mode="lines",
             line={"color": INK, "width": 2, "shape": "hv"},
             name="best so far",

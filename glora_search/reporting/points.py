@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from glora_search.reporting.theme import Mark, operator_marks
+from glora_search.reporting.course import shown_value
+from glora_search.reporting.marks import Mark, operator_marks
 from glora_search.reporting.trials import Trials
-from glora_search.study.objectives import LOSS, Objective
+from glora_search.study.objectives import Objective
 from glora_search.study.outcomes import Outcome
 
 _HOVER: Final = (
@@ -20,12 +21,6 @@ _HOVER: Final = (
     "val top-1 %{customdata[5]} %, val loss %{customdata[6]}<br>"
     "subnet %{customdata[7]}<extra></extra>"
 )
-
-
-def shown_value(outcome: Outcome, measure: Objective) -> float | None:
-    """The measure in the unit of its axis: loss in nats, top-1 in per cent; None if it failed."""
-    value = measure.value(outcome)
-    return None if value is None else measure.scale * value
 
 
 def hover(numbers: Sequence[int], trials: Trials) -> dict[str, Any]:
@@ -78,12 +73,6 @@ def add_trial_points(
             ),
             **place,
         )
-
-
-def use_log_axis(trials: Trials, measure: Objective) -> bool:
-    """Whether the values spread so far that a linear axis would hide all but the worst."""
-    values = [value for o in trials.values() if (value := measure.value(o)) is not None]
-    return measure is LOSS and bool(values) and 0 < 10 * min(values) < max(values)
 
 
 def _marker(mark: Mark, size: float) -> dict[str, Any]:

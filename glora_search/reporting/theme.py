@@ -1,9 +1,7 @@
-"""What all figures of the report share: fonts, lines, margins, and the colour of each operator."""
+"""What all figures of the report share: fonts, lines and margins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import plotly.graph_objects as go
@@ -49,36 +47,6 @@ TEMPLATE: Final = go.layout.Template(
         "annotationdefaults": {"font": {"size": 13, "color": INK}},
     }
 )
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How a kind of point is drawn: a colour, and a symbol for those who print in grey."""
-
-    colour: str
-    symbol: str
-
-
-_KNOWN_OPERATORS: Final = {
-    "random": Mark("#8C96A3", "circle"),
-    "mutation": Mark("#0072B2", "circle"),
-    "crossover": Mark("#E69F00", "diamond"),
-}
-_MORE_MARKS: Final = (
-    Mark("#009E73", "square"),
-    Mark("#CC79A7", "triangle-up"),
-    Mark("#56B4E9", "triangle-down"),
-    Mark("#000000", "circle-open"),
-)
-
-
-def operator_marks(operators: Iterable[str]) -> dict[str, Mark]:
-    """A mark for each operator: fixed for those of the evolution, then one after another."""
-    present = set(operators)
-    marks = {name: mark for name, mark in _KNOWN_OPERATORS.items() if name in present}
-    for k, name in enumerate(sorted(present - set(_KNOWN_OPERATORS))):
-        marks[name] = _MORE_MARKS[k % len(_MORE_MARKS)]
-    return marks
 
 
 def left_title(figure: go.Figure, text: str, **place: Any) -> None:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from glora_search.reporting.course import shown_value, use_log_axis
 from glora_search.reporting.formatting import standard_error
-from glora_search.reporting.points import (
-    add_trial_points,
-    hover,
-    shown_value,
-    use_log_axis,
-)
+from glora_search.reporting.points import add_trial_points, hover
 from glora_search.reporting.theme import INK, TEMPLATE, WINNER
 from glora_search.reporting.trials import Trials, pareto_front, ranking
 from glora_search.study.objectives import LOSS, PARAMS, TOP1, Objective, Objectives

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from reporting_studies import ONE_LAYER, SWIN, VIT, outcome, outcomes
 
+from glora_search.reporting.course import generations
 from glora_search.reporting.frequencies import expected_shares, observed_shares
 from glora_search.reporting.frequency_figures import (
     ChoiceShares,
@@ -16,9 +17,9 @@ from glora_search.reporting.frequency_figures import (
     low_rank_figure,
     overall_figure,
 )
-from glora_search.reporting.history import generations, history_figure
+from glora_search.reporting.history import history_figure
 from glora_search.reporting.layer_grid import layer_grid_figures, least_width_px
-from glora_search.reporting.theme import operator_marks
+from glora_search.reporting.marks import operator_marks
 from glora_search.reporting.tokens import short_form
 from glora_search.reporting.trade_off import trade_off_figure
 from glora_search.reporting.trials import Trials, pareto_front, ranking
