@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from glora_search.cli import bench_verbs, job_verbs, result_verbs, study_verbs
+from glora_search.cli import bench_verbs, job_verbs, result_verbs, server_verbs, study_verbs
 from glora_search.cli.output import tell
 from search_spaces.errors import GLoRASearchError
 
@@ -50,6 +50,7 @@ for verb in (
     *result_verbs.VERBS,
     *bench_verbs.VERBS,
     *job_verbs.VERBS,
+    *server_verbs.VERBS,
 ):
     cli.add_command(verb)
 

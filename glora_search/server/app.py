@@ -1,0 +1,53 @@
+"""The application: its routes, and what stands before all of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+
+from glora_search.server import studies
+from glora_search.server.service import Service
+from glora_search.server.settings import ServerSettings
+
+PREFIX: Final = "/api/v1"
+
+
+def make_app(settings: ServerSettings) -> FastAPI:
+    """The application of a server, as uvicorn or a test runs it.
+
+    Args:
+        settings: What the server is told; routes find it as `request.app.state.settings`.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            service.close()
+
+    app = FastAPI(
+        title="glora-search",
+        version="1",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # it would load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.service = service
+    app.include_router(studies.router, prefix=PREFIX)
+    _include_page(app)
+    return app
+
+
+def _include_page(app: FastAPI) -> None:
+    """The HTML page, where this installation has one."""
+    if importlib.util.find_spec("glora_search.server.page") is not None:
+        page = importlib.import_module("glora_search.server.page")
+        app.include_router(page.router)
