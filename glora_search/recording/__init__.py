@@ -2,6 +2,7 @@
 
 from glora_search.recording.database import Database, StudySummary, check_study_name
 from glora_search.recording.lease import Holder, Lease
+from glora_search.recording.service_record import ServiceRecord
 from glora_search.recording.store import Tally
 from glora_search.recording.study_record import StudyRecord
 from glora_search.recording.sweep_record import SweepRecord, SweepSummary
@@ -12,6 +13,7 @@ __all__ = [
     "Database",
     "Holder",
     "Lease",
+    "ServiceRecord",
     "StudyRecord",
     "StudySummary",
     "SweepRecord",

@@ -15,6 +15,7 @@ from glora_search.recording.connection import Connection
 from glora_search.recording.lease import Holder
 from glora_search.recording.public_store import PublicStore
 from glora_search.recording.public_store import create_study as create_by_public_calls
+from glora_search.recording.service_record import SERVICE_SUFFIX, ServiceRecord
 from glora_search.recording.store import RESERVED, StudyStore
 from glora_search.recording.study_record import StudyRecord, check_attribute
 from glora_search.recording.sweep_record import (
@@ -41,6 +42,7 @@ _SPACE_KEY: Final = f"{RESERVED}space"
 _FITNESS_KEY: Final = f"{RESERVED}fitness"
 _SWEEP_KEY: Final = f"{RESERVED}sweep"
 _BENCH_KEY: Final = f"{RESERVED}bench"
+_SERVICE_KEY: Final = f"{RESERVED}service"
 _FORMAT: Final = 1
 
 
@@ -209,6 +211,73 @@ class Database:
         found = self._studies(_BENCH_KEY, BENCH_SUFFIX)[name]
         return BenchRecord(self._connection, self._record(name, *found, mark=_BENCH_KEY))
 
+    def create_service(
+        self, study: str, *, space: SearchSpace, attributes: Mapping[str, JSON]
+    ) -> ServiceRecord:
+        """Create what a server keeps of a study; the study need not exist. Errors as in
+        `create_study`.
+
+        Args:
+            study: The study's name.
+            space: Any: nothing is chosen from it, but every record has one.
+            attributes: What to store with it.
+        """
+        check_study_name(study)
+        name = f"{study}{SERVICE_SUFFIX}"
+        self._create(name, space, BY_LOSS, attributes, mark=_SERVICE_KEY)
+        return self.services()[study]
+
+    def services(self) -> dict[str, ServiceRecord]:
+        """What servers keep of studies, by the studies' names. Damaged ones are logged and left
+        out.
+        """
+        records = {}
+        for name, (study_id, attributes) in self._studies(_SERVICE_KEY, SERVICE_SUFFIX).items():
+            try:
+                store = self._opened(name, study_id, attributes, mark=_SERVICE_KEY)[0]
+            except DamagedStudyError as error:
+                _log.warning("%s", error)
+                continue
+            own = {k: v for k, v in attributes.items() if not k.startswith(RESERVED)}
+            study = name.removesuffix(SERVICE_SUFFIX)
+            records[study] = ServiceRecord(store, study=study, attributes=own)
+        return records
+
+    def delete(self, study: str) -> None:
+        """Delete a study, and what servers keep of it, if they are there.
+
+        Raises:
+            StudyHeldError: A process drives the study.
+            StorageError: The database fails.
+        """
+        for name, found in {
+            **self._studies(_SERVICE_KEY, SERVICE_SUFFIX),
+            **self._studies(),
+        }.items():
+            if name == study:
+                self._delete(name, *found, mark=_FORMAT_KEY)
+            elif name == f"{study}{SERVICE_SUFFIX}":
+                self._delete(name, *found, mark=_SERVICE_KEY)
+
+    def _delete(self, name: str, study_id: int, attributes: Mapping[str, Any], mark: str) -> None:
+        try:
+            record = self._record(name, study_id, attributes, mark=mark)
+        except DamagedStudyError as error:
+            _log.warning("deleting it all the same: %s", error)
+        else:
+            with record.hold():  # nobody begins to drive it meanwhile
+                return self._remove(study_id)
+        return self._remove(study_id)
+
+    def _remove(self, study_id: int) -> None:
+        if self._fast:
+            from glora_search.recording.table_store import delete_study
+
+            delete_study(self._connection, study_id)
+            return
+        with self._connection.errors():
+            self._connection.storage.delete_study(study_id)
+
     def _create(
         self,
         name: str,
@@ -290,6 +359,13 @@ class Database:
     def _record(
         self, name: str, study_id: int, attributes: Mapping[str, Any], mark: str = _FORMAT_KEY
     ) -> StudyRecord:
+        store, space, objectives = self._opened(name, study_id, attributes, mark)
+        return StudyRecord(store, name=name, space=space, objectives=objectives)
+
+    def _opened(
+        self, name: str, study_id: int, attributes: Mapping[str, Any], mark: str
+    ) -> tuple[StudyStore, SearchSpace, Objectives]:
+        """The store of a study, and what is stored with it of space and objectives."""
         if attributes[mark] != _FORMAT:
             raise DamagedStudyError(
                 f"study {name!r} is stored in format {attributes[mark]!r}; this version "
@@ -300,12 +376,8 @@ class Database:
             objectives = Objectives.of(*attributes[_FITNESS_KEY].split(","))
         except (KeyError, ValueError, TypeError, AttributeError, InvalidConfigError) as error:
             raise DamagedStudyError(f"study {name!r} is damaged: {error}") from error
-        return StudyRecord(
-            self._store(name, study_id, space=space, objectives=objectives),
-            name=name,
-            space=space,
-            objectives=objectives,
-        )
+        store = self._store(name, study_id, space=space, objectives=objectives)
+        return store, space, objectives
 
     def _store(
         self, name: str, study_id: int, *, space: SearchSpace, objectives: Objectives

@@ -62,12 +62,21 @@ class Holder:
     @classmethod
     def this_process(cls, *, now: float, ttl_s: float) -> Holder:
         """This process as the holder of a new lease."""
+        return cls.of_process(os.getpid(), now=now, ttl_s=ttl_s)
+
+    @classmethod
+    def of_process(cls, pid: int, *, now: float, ttl_s: float) -> Holder:
+        """A process of this machine as the holder of a new lease.
+
+        Raises:
+            psutil.NoSuchProcess: There is none of that id.
+        """
         return cls(
             token=uuid.uuid4().hex,
             host=socket.gethostname(),
-            pid=os.getpid(),
+            pid=pid,
             machine=_machine(),
-            process_started=psutil.Process().create_time(),
+            process_started=psutil.Process(pid).create_time(),
             since=now,
             until=now + ttl_s,
         )
@@ -111,9 +120,14 @@ class Holder:
         return now >= self.until or self.is_dead
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine, to which a signal can be sent."""
+        return self.machine == _machine()
+
+    @property
     def is_dead(self) -> bool:
         """Whether the process is known to have ended; False for a process of another machine."""
-        if self.machine != _machine():
+        if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)

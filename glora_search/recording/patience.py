@@ -118,8 +118,8 @@ class PatientStore:
         """As in StudyStore. Outcomes whose commit got no answer are not counted as new."""
         return self._patience.attempt(lambda: self._store.append(outcomes, token=token))
 
-    def trials(self) -> dict[int, Outcome]:  # noqa: D102
-        return self._patience.attempt(self._store.trials)
+    def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
+        return self._patience.attempt(lambda: self._store.trials(since))
 
     def tally(self) -> Tally:  # noqa: D102
         return self._patience.attempt(self._store.tally)

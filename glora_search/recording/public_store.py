@@ -106,8 +106,9 @@ class PublicStore:
                 self._study.add_trial(trials[outcome])
         return len(fresh)
 
-    def trials(self) -> dict[int, Outcome]:  # noqa: D102
-        return {trial.number: self._decode(trial) for trial in self._ours()}
+    def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
+        ours = [trial for trial in self._ours() if trial.number >= since]
+        return {trial.number: self._decode(trial) for trial in ours}
 
     def tally(self) -> Tally:  # noqa: D102
         trials = self._ours()

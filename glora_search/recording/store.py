@@ -70,8 +70,13 @@ class StudyStore(Protocol):
         """
         ...
 
-    def trials(self) -> dict[int, Outcome]:
-        """All our trials that are complete or failed: Optuna's trial number to outcome."""
+    def trials(self, since: int = 0) -> dict[int, Outcome]:
+        """Our trials that are complete or failed: Optuna's trial number to outcome.
+
+        Args:
+            since: The lowest number; with 0 it is all of them. Numbers grow in the order in which
+                trials are committed, so whoever asks again from the next number misses none.
+        """
         ...
 
     def tally(self) -> Tally:

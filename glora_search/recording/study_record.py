@@ -125,9 +125,13 @@ class StudyRecord:
         """All recorded outcomes, sorted by (generation, index)."""
         return sorted(self._store.trials().values(), key=lambda outcome: outcome.candidate.place)
 
-    def trials(self) -> dict[int, Outcome]:
-        """All recorded outcomes by Optuna's trial number, as the dashboard shows it."""
-        return self._store.trials()
+    def trials(self, since: int = 0) -> dict[int, Outcome]:
+        """Recorded outcomes by Optuna's trial number, as the dashboard shows it.
+
+        Args:
+            since: The lowest number; with 0 it is all of them.
+        """
+        return self._store.trials(since)
 
     def best(self) -> Outcome | None:
         """The best outcome by `Objectives.rank`; None if there is none, or all failed."""

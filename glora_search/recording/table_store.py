@@ -76,6 +76,21 @@ def create_study(
         raise
 
 
+def delete_study(connection: Connection, study_id: int) -> None:
+    """Delete a study with all its rows, in one transaction.
+
+    Optuna's own call loads every row first: 2.4 million for 10,000 trials of 240 genes.
+    """
+    metadata: sa.MetaData = models.BaseModel.metadata
+    trials = sa.select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
+    with connection.writing() as c:
+        for table in reversed(metadata.sorted_tables):  # rows before what they refer to
+            if "trial_id" in table.c and table is not _TRIALS:
+                c.execute(table.delete().where(table.c.trial_id.in_(trials)))
+            elif "study_id" in table.c:
+                c.execute(table.delete().where(table.c.study_id == study_id))
+
+
 class TableStore:
     """A StudyStore on Optuna's tables. It keeps the protocol's contract.
 
@@ -146,10 +161,12 @@ class TableStore:
             self._known = token, known
         return len(fresh)
 
-    def trials(self) -> dict[int, Outcome]:  # noqa: D102
+    def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
         query = sa.select(_TRIALS.c.number, _attributes(), self._genomes.column()).where(
             _TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked()
         )
+        if since:
+            query = query.where(_TRIALS.c.number >= since)
         with self._connection.reading() as c:
             c.execution_options(yield_per=_TRIALS_A_FETCH)
             found = {

@@ -27,10 +27,10 @@ from glora_search.reporting.layer_grid import layer_grid_figures, least_width_px
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.reporting.summary import key_numbers, summary_sentences
 from glora_search.reporting.tokens import colours, in_order, short_form, text_colour
-from glora_search.reporting.toml_text import toml_text
 from glora_search.reporting.trade_off import trade_off_figure
 from glora_search.reporting.trials import best_share, pareto_front
 from glora_search.study.objectives import LOSS, TOP1
+from glora_search.study.toml_text import toml_text
 from search_spaces import NO_LIMITS
 
 _TEMPLATE: Final = "report.html.jinja"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from glora_search.reporting import formatting
 from glora_search.reporting.tokens import colours, in_order, short_form, text_colour
-from glora_search.reporting.toml_text import toml_text
+from glora_search.study.toml_text import toml_text
 
 _KEYS = st.text(st.characters(codec="utf-8"), max_size=6)
 _VALUES = st.recursive(

@@ -1,0 +1,97 @@
+"""What servers keep of a study: the study file before it is launched, and who is starting it.
+
+It is an Optuna study of its own without trials, called `<study>/service`; our studies cannot have
+such a name. Several servers share it. Between the request to start a study and the moment at which
+its driver takes the study's own lease there are seconds to minutes; the lease of this record stands
+for that time, so that two servers do not start the same study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from glora_search.recording.lease import Holder
+from glora_search.recording.store import FREE, StudyStore
+from glora_search.recording.trial_codec import JSON
+from glora_search.study.errors import StudyHeldError
+
+SERVICE_SUFFIX: Final = "/service"
+"""What a server keeps of a study is called as the study, with this suffix."""
+
+_CLAIM_S: Final = 120.0  # between a request to start and the driver's own lease
+
+
+class Claim:
+    """The right to start a study. Made by `ServiceRecord.claim`."""
+
+    def __init__(self, store: StudyStore, text: str) -> None:
+        self._store = store
+        self._text: str | None = text
+
+    def hand_over(self, pid: int) -> None:
+        """Let a process of this machine be the one that starts the study, until it ends or a while
+        has passed: by then it holds the study itself.
+        """
+        _, now = self._store.read_lease()
+        self._swap(Holder.of_process(pid, now=now, ttl_s=_CLAIM_S).to_json())
+        self._text = None
+
+    def keep(self) -> None:
+        """Let the claim run out by itself: a job of a cluster was submitted."""
+        self._text = None
+
+    def give_back(self) -> None:
+        """Let others start the study, unless the claim was handed over or kept."""
+        if self._text is not None:
+            self._swap(FREE)
+
+    def _swap(self, new: str) -> None:
+        if self._text is not None:
+            self._store.swap_lease(self._text, new)
+
+
+class ServiceRecord:
+    """What servers keep of one study. Made by `Database.create_service` and `services`.
+
+    Attributes:
+        study: The study's name.
+        attributes: What is stored with it, as of when it was read.
+    """
+
+    def __init__(self, store: StudyStore, *, study: str, attributes: dict[str, Any]) -> None:
+        self.study = study
+        self.attributes = attributes
+        self._store = store
+
+    @property
+    def starter(self) -> Holder | None:
+        """The process that is starting the study; None if there is none, or it has ended."""
+        text, now = self._store.read_lease()
+        holder = Holder.from_json(text)
+        return None if holder is None or holder.is_over(now) else holder
+
+    @contextmanager
+    def claim(self) -> Iterator[Claim]:
+        """The right to start the study, for the block, and beyond it where it is handed over.
+
+        Raises:
+            StudyHeldError: Somebody else is starting it.
+        """
+        text, now = self._store.read_lease()
+        before = Holder.from_json(text)
+        new = Holder.this_process(now=now, ttl_s=_CLAIM_S).to_json()
+        taken = before is not None and not before.is_over(now)
+        if taken or not self._store.swap_lease(text, new):
+            by = f" by {before}" if taken else ""
+            raise StudyHeldError(f"study {self.study!r} is being started already{by}; wait for it")
+        claim = Claim(self._store, new)
+        try:
+            yield claim
+        finally:
+            claim.give_back()
+
+    def set_attribute(self, key: str, value: JSON) -> None:
+        """Write one attribute at once."""
+        self._store.set_attribute(key, value, token=None)
