@@ -124,6 +124,9 @@ class PatientStore:
     def tally(self) -> Tally:  # noqa: D102
         return self._patience.attempt(self._store.tally)
 
+    def values(self) -> list[float]:  # noqa: D102
+        return self._patience.attempt(self._store.values)
+
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         return self._patience.attempt(self._store.read_lease)
 

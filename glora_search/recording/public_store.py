@@ -121,6 +121,9 @@ class PublicStore:
             best_value=best(values, default=None),
         )
 
+    def values(self) -> list[float]:  # noqa: D102
+        return [trial.values[0] for trial in self._ours() if trial.values]
+
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         attributes = self.attributes()
         text = json.dumps(attributes[LEASE_KEY]) if LEASE_KEY in attributes else None

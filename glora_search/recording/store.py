@@ -83,6 +83,10 @@ class StudyStore(Protocol):
         """Counts and best value of what `trials` returns, without reading the trials."""
         ...
 
+    def values(self) -> list[float]:
+        """The first value of each of our complete trials, in the order of their numbers."""
+        ...
+
     def read_lease(self) -> tuple[str | None, float]:
         """The text of the lease row (None if there is no row), and the database's clock."""
         ...

@@ -148,12 +148,25 @@ def take_snapshot(record: StudyRecord) -> Snapshot:
     Raises:
         StorageError: The database fails.
     """
+    return snapshot_of(record, record.trials())
+
+
+def snapshot_of(record: StudyRecord, trials: Trials) -> Snapshot:
+    """Read a study whose outcomes have been read.
+
+    Args:
+        record: The study.
+        trials: All of its outcomes, in any order.
+
+    Raises:
+        StorageError: The database fails.
+    """
     holder = record.holder
     return Snapshot(
         name=record.name,
         space=record.space,
         objectives=record.objectives,
-        trials=in_search_order(record.trials()),
+        trials=in_search_order(trials),
         facts=read_facts(record.attributes),
         holder=None if holder is None else str(holder),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 SIDE: Final = 1000
@@ -76,7 +77,7 @@ def scale_of(values: Iterable[float], *, log: bool = False, margin: float = 0.06
 
 def number_texts(values: Sequence[float]) -> list[str]:
     """Labels for the ticks of an axis, with as many decimals as tell them apart."""
-    gaps = [abs(b - a) for a, b in zip(values, values[1:], strict=False) if a != b]
+    gaps = [abs(b - a) for a, b in pairwise(values) if a != b]
     step = min(gaps, default=abs(values[0]) if values and values[0] else 1.0)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{value:,.{decimals}f}" for value in values]

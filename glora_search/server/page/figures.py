@@ -182,8 +182,10 @@ def token_css(tokens: Sequence[str]) -> dict[str, str]:
     ranks = [token for token in in_order(tokens) if rank_of(token)]
     # As in the report, one or two ranks do without the dark end.
     steps = _RAMP if len(ranks) > 2 else _RAMP // 2
-    found = {token: f"t-rank-{round(steps * k / max(1, len(ranks) - 1))}" for k, token in
-             enumerate(ranks)}
+    found = {
+        token: f"t-rank-{round(steps * k / max(1, len(ranks) - 1))}"
+        for k, token in enumerate(ranks)
+    }
     return {token: found.get(token, f"t-{token}") for token in tokens}
 
 
@@ -262,7 +264,9 @@ def _stacked(
         told=f"Choices of {support} among the best after each generation; at the end {last}.",
         x_title="generation",
         y_title="share of the best",
-        x_ticks=tuple(Tick(round(100 * (k + 0.5) / len(columns), 2), str(labels[k])) for k in shown),
+        x_ticks=tuple(
+            Tick(round(100 * (k + 0.5) / len(columns), 2), str(labels[k])) for k in shown
+        ),
         y_ticks=(Tick(0, "100 %"), Tick(50, "50 %"), Tick(100, "0 %")),
         shapes=tuple(shapes),
         keys=tuple(Key(f"area {css[token]}", short_form(token)) for token in tokens),

@@ -1,0 +1,143 @@
+"""What the pages show, gathered from what was read: plain values for the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from glora_search.operations.status import ListedStudy
+from glora_search.reporting.snapshot import Snapshot
+from glora_search.reporting.summary import key_numbers, summary_sentences
+from glora_search.server.page.figures import history_chart, survival_charts, trade_off_chart
+from glora_search.server.page.layers import subnet_tables
+from glora_search.server.page.states import State, state_of
+from glora_search.server.page.workers import worker_lines
+from glora_search.study.toml_text import toml_text
+from search_spaces import SUPPORTS
+
+_LISTED: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the list of studies.
+
+    Args:
+        name: The study, or a sweep.
+        href: Its page; None for what has none.
+        state: How it is.
+        done: Evaluations that gave figures.
+        failed: Those that failed.
+        planned: How many there will be.
+        best: The best fitness as text; empty before there is one.
+        fitness: What it optimises.
+        spark: The course of the best as a path.
+        held_by: Who drives it.
+        fault: Why it cannot be read.
+    """
+
+    name: str
+    href: str | None
+    state: State
+    done: int
+    failed: int
+    planned: int | None
+    best: str
+    fitness: str
+    spark: str
+    held_by: str | None
+    fault: str | None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it can stand in a comparison."""
+        return self.href is not None and self.done > 0
+
+
+def page_of(name: str) -> str:
+    """The address of a study's page."""
+    return f"/studies/{quote(name, safe='')}"
+
+
+def row_of(study: ListedStudy, *, spark: str, max_failures: int | None) -> Row:
+    """The line of a study, or of a sweep, whose name no page has."""
+    return Row(
+        name=study.study,
+        href=None if "/" in study.study or study.fault else page_of(study.study),
+        state=state_of(
+            study.status,
+            held_by=study.held_by,
+            failed=study.failed,
+            max_failures=max_failures,
+            fault=study.fault,
+        ),
+        done=study.evaluated,
+        failed=study.failed,
+        planned=study.planned,
+        best="" if study.best is None else study.best_text,
+        fitness=study.fitness,
+        spark=spark,
+        held_by=study.held_by,
+        fault=study.fault,
+    )
+
+
+def planned(snapshot: Snapshot) -> int | None:
+    """How many evaluations the stored study asks for; None where that is not stored."""
+    search = snapshot.facts.study.get("search")
+    try:
+        return int(search["population"] * (search["generations"] + 1))  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def study_view(snapshot: Snapshot, state: State) -> dict[str, Any]:
+    """What the page of a study shows of its data."""
+    measure = snapshot.objectives.each[0]
+    trials, complete = snapshot.trials, snapshot.complete
+    winner = snapshot.winner
+    return {
+        "name": snapshot.name,
+        "base": page_of(snapshot.name),
+        "state": state,
+        "snapshot": snapshot,
+        "done": len(complete),
+        "failed": len(trials) - len(complete),
+        "planned": planned(snapshot),
+        "key_numbers": key_numbers(snapshot),
+        "sentences": summary_sentences(snapshot),
+        "history": history_chart(trials, measure) if trials else None,
+        "trade_off": trade_off_chart(trials, winner) if complete else None,
+        "survival": survival_charts(snapshot.space, trials, snapshot.objectives)
+        if complete
+        else (),
+        "winner": None
+        if winner is None
+        else subnet_tables(snapshot.space, winner, complete[winner]),
+        "failures": snapshot.failures,
+        "top": snapshot.ranking[:_LISTED],
+        "workers": worker_lines(trials),
+        "export": snapshot.facts.export,
+        "study_text": toml_text(snapshot.facts.study),
+        "supports": SUPPORTS,
+    }
+
+
+def differing(studies: Sequence[Snapshot]) -> list[tuple[str, list[str]]]:
+    """The keys of the study files that differ, with the value of each study."""
+    tables = [dict(_flat("", snapshot.facts.study)) for snapshot in studies]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    rows = [(key, [table.get(key, "–") for table in tables]) for key in keys]  # noqa: RUF001
+    return [(key, values) for key, values in rows if len(set(values)) > 1 and key != "study.name"]
+
+
+def _flat(prefix: str, table: Any) -> list[tuple[str, str]]:
+    found = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found += _flat(f"{prefix}{key}.", value)
+        else:
+            found.append((f"{prefix}{key}", "none" if value is None else str(value)))
+    return found
