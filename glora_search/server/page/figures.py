@@ -147,6 +147,39 @@ def comparison_chart(studies: Sequence[tuple[str, Trials]], measure: Objective) 
     )
 
 
+def fronts_chart(studies: Sequence[tuple[str, Trials]]) -> Chart:
+    """The fronts of val top-1 against adapter parameters of several studies.
+
+    Args:
+        studies: Name and complete trials, at least one of each.
+    """
+    fronts = [
+        [
+            (float(trials[n].candidate.n_params), shown_value(trials[n], TOP1) or 0.0)
+            for n in pareto_front(trials, TOP1)
+        ]
+        for _, trials in studies
+    ]
+    x = scale_of(at for front in fronts for at, _ in front)
+    y = scale_of(value for front in fronts for _, value in front)
+    shapes = []
+    for k, front in enumerate(fronts):
+        points = placed(front, x, y)
+        shapes += [
+            Shape(f"series series-{k}", stairs(points, SIDE)),
+            Shape(f"series-dots series-{k}", dots(points)),
+        ]
+    return Chart(
+        told=f"The fronts of val top-1 against adapter parameters of {len(studies)} studies.",
+        x_title=PARAMS.axis_title,
+        y_title=TOP1.axis_title,
+        x_ticks=x_ticks(x, most=4),
+        y_ticks=y_ticks(y),
+        shapes=tuple(shapes),
+        keys=tuple(Key(f"series series-{k}", name) for k, (name, _) in enumerate(studies)),
+    )
+
+
 def survival_charts(
     space: SearchSpace, trials: Trials, objectives: Objectives
 ) -> tuple[tuple[str, Chart], ...]:

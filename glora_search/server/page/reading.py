@@ -46,9 +46,8 @@ def _up_to_date(record: StudyRecord, known: dict[int, Outcome]) -> dict[int, Out
     return trials
 
 
-def max_failures(attributes: Mapping[str, Any]) -> int | None:
-    """At how many failures the stored study ends; None where that is not stored."""
-    study = attributes.get("study")
+def max_failures(study: Any) -> int | None:
+    """At how many failures a stored study file ends; None where that is not stored."""
     search = study.get("search") if isinstance(study, Mapping) else None
     found = search.get("max_failures") if isinstance(search, Mapping) else None
     return found if isinstance(found, int) else None

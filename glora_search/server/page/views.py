@@ -8,12 +8,21 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from glora_search.operations.status import ListedStudy
+from glora_search.reporting import formatting
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.reporting.summary import key_numbers, summary_sentences
-from glora_search.server.page.figures import history_chart, survival_charts, trade_off_chart
+from glora_search.reporting.trials import Trials
+from glora_search.server.page.figures import (
+    comparison_chart,
+    fronts_chart,
+    history_chart,
+    survival_charts,
+    trade_off_chart,
+)
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.workers import worker_lines
+from glora_search.study.objectives import TOP1, Objective
 from glora_search.study.toml_text import toml_text
 from search_spaces import SUPPORTS
 
@@ -61,8 +70,24 @@ def page_of(name: str) -> str:
     return f"/studies/{quote(name, safe='')}"
 
 
-def row_of(study: ListedStudy, *, spark: str, max_failures: int | None) -> Row:
-    """The line of a study, or of a sweep, whose name no page has."""
+def best_text(value: float | None, measure: Objective) -> str:
+    """A value of the fitness with its unit, where it has one: `0.3365`, `85.8 %`."""
+    if value is None:
+        return ""
+    return formatting.percent(value) if measure is TOP1 else measure.text(value)
+
+
+def row_of(
+    study: ListedStudy, *, measure: Objective | None, spark: str, max_failures: int | None
+) -> Row:
+    """The line of a study, or of a sweep, whose name no page has.
+
+    Args:
+        study: As operations list it.
+        measure: Its fitness; None for a sweep.
+        spark: The course of the best as a path.
+        max_failures: At how many failures it ends; None where that is not stored.
+    """
     return Row(
         name=study.study,
         href=None if "/" in study.study or study.fault else page_of(study.study),
@@ -76,8 +101,8 @@ def row_of(study: ListedStudy, *, spark: str, max_failures: int | None) -> Row:
         done=study.evaluated,
         failed=study.failed,
         planned=study.planned,
-        best="" if study.best is None else study.best_text,
-        fitness=study.fitness,
+        best=study.best_text.strip("-") if measure is None else best_text(study.best, measure),
+        fitness=study.fitness if measure is None else measure.title,
         spark=spark,
         held_by=study.held_by,
         fault=study.fault,
@@ -131,6 +156,36 @@ def differing(studies: Sequence[Snapshot]) -> list[tuple[str, list[str]]]:
     keys = dict.fromkeys(key for table in tables for key in table)
     rows = [(key, [table.get(key, "–") for table in tables]) for key in keys]  # noqa: RUF001
     return [(key, values) for key, values in rows if len(set(values)) > 1 and key != "study.name"]
+
+
+def comparison_view(studies: Sequence[tuple[Snapshot, State]]) -> dict[str, Any]:
+    """What the page of a comparison shows; studies of one fitness share a chart."""
+    by_measure: dict[Objective, list[tuple[str, Trials]]] = {}
+    for snapshot, _ in studies:
+        measure = snapshot.objectives.each[0]
+        by_measure.setdefault(measure, []).append((snapshot.name, snapshot.trials))
+    complete = [(s.name, s.complete) for s, _ in studies if s.complete]
+    return {
+        "charts": [(m, comparison_chart(found, m)) for m, found in by_measure.items()],
+        "front": fronts_chart(complete) if complete else None,
+        "columns": [_column(snapshot, state) for snapshot, state in studies],
+        "differing": differing([snapshot for snapshot, _ in studies]),
+    }
+
+
+def _column(snapshot: Snapshot, state: State) -> dict[str, Any]:
+    export, winner = snapshot.facts.export, snapshot.winner
+    return {
+        "name": snapshot.name,
+        "href": page_of(snapshot.name),
+        "state": state,
+        "done": len(snapshot.complete),
+        "failed": len(snapshot.trials) - len(snapshot.complete),
+        "winner": None if winner is None else snapshot.complete[winner],
+        "n_val": snapshot.facts.n_val,
+        "test": None if export is None else export.test,
+        "work_s": sum(outcome.eval_s for outcome in snapshot.trials.values()),
+    }
 
 
 def _flat(prefix: str, table: Any) -> list[tuple[str, str]]:
