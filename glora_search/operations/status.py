@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glora_search.recording import Database, StudyRecord, StudySummary, SweepSummary
+from glora_search.recording import Database, Holder, StudyRecord, StudySummary, SweepSummary
 from glora_search.recording.storage_url import resolve_storage
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
 from glora_search.study.objectives import LOSS, Objectives
@@ -161,9 +161,14 @@ def list_studies(storage: str | None = None) -> DatabaseStatus:
         StorageError: There is no such database, or it fails.
     """
     with Database.open(resolve_storage(storage), create=False) as database:
-        studies = [_listed(study) for study in database.list_studies()]
-        sweeps = [_listed_sweep(sweep) for sweep in database.list_sweeps()]
-        return DatabaseStatus(shown=database.shown, studies=(*studies, *sweeps))
+        return listed_studies(database)
+
+
+def listed_studies(database: Database) -> DatabaseStatus:
+    """As `list_studies`, of a database that is open."""
+    studies = [_listed(study) for study in database.list_studies()]
+    sweeps = [_listed_sweep(sweep) for sweep in database.list_sweeps()]
+    return DatabaseStatus(shown=database.shown, studies=(*studies, *sweeps))
 
 
 def study_status(name: str, storage: str | None = None) -> StudyStatus:
@@ -174,7 +179,8 @@ def study_status(name: str, storage: str | None = None) -> StudyStatus:
         StorageError: The database fails.
     """
     with Database.open(resolve_storage(storage), create=False) as database:
-        return _status(database.open_study(name))
+        record = database.open_study(name)
+        return status_of(record, record.trials(), record.attributes, record.holder)
 
 
 def sweep_status(study: str, storage: str | None = None) -> SweepSummary:
@@ -220,8 +226,13 @@ def _listed_sweep(sweep: SweepSummary) -> ListedStudy:
     )
 
 
-def _status(record: StudyRecord) -> StudyStatus:
-    trials, attributes, holder = record.trials(), record.attributes, record.holder
+def status_of(
+    record: StudyRecord,
+    trials: Mapping[int, Outcome],
+    attributes: dict[str, Any],
+    holder: Holder | None,
+) -> StudyStatus:
+    """How far a study is, by what was read of it."""
     finalists = tuple(from_attributes(attributes))
     best = winner_of(trials, record.objectives, finalists)
     failed = sum(outcome.failed for outcome in trials.values())
@@ -244,8 +255,10 @@ def _status(record: StudyRecord) -> StudyStatus:
 
 
 def _generations(outcomes: list[Outcome], objectives: Objectives) -> Iterator[GenerationStatus]:
-    for generation in sorted({outcome.candidate.generation for outcome in outcomes}):
-        here = [o for o in outcomes if o.candidate.generation == generation]
+    grouped: dict[int, list[Outcome]] = {}
+    for outcome in outcomes:
+        grouped.setdefault(outcome.candidate.generation, []).append(outcome)
+    for generation, here in sorted(grouped.items()):
         complete = [outcome for outcome in here if not outcome.failed]
         best = min(complete, key=objectives.rank, default=None)
         yield GenerationStatus(

@@ -87,6 +87,10 @@ class StudyStore(Protocol):
         """The first value of each of our complete trials, in the order of their numbers."""
         ...
 
+    def evaluation_s(self, within_s: float) -> float:
+        """Seconds of evaluation of the trials that were recorded within the last `within_s`."""
+        ...
+
     def read_lease(self) -> tuple[str | None, float]:
         """The text of the lease row (None if there is no row), and the database's clock."""
         ...

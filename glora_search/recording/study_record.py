@@ -148,6 +148,10 @@ class StudyRecord:
         """How many outcomes are recorded, and the best value, without reading all of them."""
         return self._store.tally()
 
+    def evaluation_s(self, within_s: float) -> float:
+        """Seconds of evaluation of the outcomes that were recorded within the last `within_s`."""
+        return self._store.evaluation_s(within_s)
+
 
 def check_attribute(key: str, value: JSON) -> None:
     """Raise StorageError if `key` is reserved or JSON cannot hold `value`."""

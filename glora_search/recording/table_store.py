@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -207,6 +208,21 @@ class TableStore:
         )
         with self._connection.reading() as c:
             return list(c.scalars(query))
+
+    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+        since = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=within_s)
+        seconds = sa.func.sum(sa.cast(_ATTRIBUTES.c.value_json, sa.Float))
+        query = (
+            sa.select(seconds)
+            .join(_TRIALS, _TRIALS.c.trial_id == _ATTRIBUTES.c.trial_id)
+            .where(
+                _TRIALS.c.study_id == self._study_id,
+                _TRIALS.c.datetime_complete >= since,
+                _ATTRIBUTES.c.key == "eval_s",
+            )
+        )
+        with self._connection.reading() as c:
+            return float(c.scalar(query) or 0.0)
 
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         with self._connection.reading() as c:

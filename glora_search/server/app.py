@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,10 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from glora_search.server import studies
+from glora_search.server import events, files, operational, results, studies
+from glora_search.server.hub import Hub
+from glora_search.server.problems import tell_problems
+from glora_search.server.security import Security
 from glora_search.server.service import Service
 from glora_search.server.settings import ServerSettings
 
@@ -33,6 +37,7 @@ def make_app(settings: ServerSettings) -> FastAPI:
 
     app = FastAPI(
         title="glora-search",
+        description="Evolutionary search for GLoRA configurations of vision transformers.",
         version="1",
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # it would load scripts from elsewhere
@@ -41,7 +46,12 @@ def make_app(settings: ServerSettings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
-    app.include_router(studies.router, prefix=PREFIX)
+    app.state.hub = Hub(service)
+    tell_problems(app)
+    app.add_middleware(Security, settings=settings)
+    for part in (studies, results, files, events, operational):
+        app.include_router(part.router, prefix=PREFIX)
+    app.include_router(operational.metrics_router)
     _include_page(app)
     return app
 

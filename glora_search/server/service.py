@@ -1,18 +1,28 @@
-"""What the routes of one process share: the settings and the open database."""
+"""What the routes of one process share: the settings, the open database, what was read of it."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final
 
+from fastapi import Depends, Request
+
+from glora_search.operations.following import FollowedStudies, StudyView
+from glora_search.operations.running import JobRunner, ProcessRunner, Runner
+from glora_search.operations.serving import log_of, starter_of, unlaunched_status
+from glora_search.recording import Database
 from glora_search.server.settings import ServerSettings
+from glora_search.server.shapes import status_table
+from glora_search.study.errors import StudyNotFoundError
 
-if TYPE_CHECKING:
-    from glora_search.recording import Database
+_TAIL: Final = 4096
 
 
 class Service:
-    """The settings and the open database. Safe to use from several threads.
+    """The settings, the open database, and the studies that were asked for. Safe to use from
+    several threads. Nothing in it is needed again after a restart.
 
     Args:
         settings: What the server was told.
@@ -22,6 +32,7 @@ class Service:
         self.settings = settings
         self._lock = threading.Lock()
         self._database: Database | None = None
+        self._studies: FollowedStudies | None = None
 
     @property
     def database(self) -> Database:
@@ -32,14 +43,82 @@ class Service:
         """
         with self._lock:
             if self._database is None:
-                from glora_search.recording import Database
-
                 self._database = Database.open(self.settings.storage, create=True)
             return self._database
+
+    @property
+    def studies(self) -> FollowedStudies:
+        """The studies that were asked for."""
+        database = self.database
+        with self._lock:
+            if self._studies is None:
+                self._studies = FollowedStudies(database)
+            return self._studies
+
+    @cached_property
+    def runner(self) -> Runner:
+        """Where studies run."""
+        settings = self.settings
+        if settings.address is not None:
+            return JobRunner(address=settings.address, storage=settings.job_storage)
+        return ProcessRunner(root=settings.root, storage=settings.storage)
+
+    def view(self, name: str) -> StudyView:
+        """A study that was launched, as it is now.
+
+        Raises:
+            StudyNotFoundError: There is none of that name.
+        """
+        return self.studies.read(name)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """How far a study is, launched or not, as `StatusShape`; errors as in `view`."""
+        progress = self.progress(name)
+        try:
+            view = self.view(name)
+        except StudyNotFoundError as not_found:
+            try:
+                status = unlaunched_status(self.database, name)
+            except StudyNotFoundError:
+                raise not_found from None  # it names similar ones
+            running = status.held_by is not None
+            return status_table(status, position=0, running=running, progress=progress)
+        running = view.holder is not None or starter_of(self.database, name) is not None
+        return status_table(view.status, position=view.position, running=running, progress=progress)
+
+    def log(self, name: str) -> Path | None:
+        """The log of a study, where it is on this machine."""
+        path = log_of(self.settings.root, name)
+        return path if path.is_file() and not path.is_symlink() else None
+
+    def progress(self, name: str) -> str | None:
+        """The last line of the log of a study: how far its training is, or why it ended."""
+        path = self.log(name)
+        if path is None:
+            return None
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _TAIL))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        # What a study prints at its end is a document for programs.
+        told = [line.strip() for line in lines if line[:1] not in ("", " ", "{", "}")]
+        return told[-1][:500] if told else None
+
+    def busy_workers(self, name: str, within_s: float = 60.0) -> float:
+        """Seconds of evaluation a second, in what was recorded lately of a study."""
+        return self.database.open_study(name).evaluation_s(within_s) / within_s
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             if self._database is not None:
                 self._database.close()
-                self._database = None
+                self._database = self._studies = None
+
+
+def _of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(_of)]
+"""As the argument of a route."""

@@ -1,5 +1,10 @@
 """What the service raises. Every error is a GLoRASearchError and the fitting builtin as well."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from search_spaces.errors import GLoRASearchError
 
 
@@ -17,8 +22,37 @@ def one_line(error: object, *, limit: int | None = None, end: bool = False) -> s
     return text[max(0, len(text) - limit) :] if end else text[:limit]
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake of a study file.
+
+    Args:
+        key: Where it is, such as `search.population`.
+        text: The key, the value received, and what is accepted.
+    """
+
+    key: str
+    text: str
+
+
 class StudyFileError(GLoRASearchError, ValueError):
-    """A study file with unknown keys or wrong values; the message lists all of them."""
+    """A study file with unknown keys or wrong values; the message lists all of them.
+
+    Attributes:
+        mistakes: The same one by one, where they belong to keys.
+    """
+
+    def __init__(self, message: str, mistakes: Iterable[Mistake] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes)
+
+    @classmethod
+    def of(cls, origin: str, mistakes: Iterable[Mistake]) -> StudyFileError:
+        """The error that lists these mistakes, of which there is at least one."""
+        mistakes = tuple(mistakes)
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        lines = [f"  {mistake.text}" for mistake in mistakes]
+        return cls(f"{origin} has {count}:\n" + "\n".join(lines), mistakes)
 
 
 class StudyNotFoundError(GLoRASearchError, KeyError):
@@ -33,6 +67,10 @@ class StudyExistsError(GLoRASearchError, ValueError):
 
 class StudyHeldError(GLoRASearchError, RuntimeError):
     """Another process drives the study; the message says which."""
+
+
+class StudyNotRunningError(GLoRASearchError, RuntimeError):
+    """What only a running study can do was asked of one that no process drives."""
 
 
 class StorageError(GLoRASearchError, ConnectionError):

@@ -19,7 +19,7 @@ import pydantic
 from pydantic import BaseModel
 
 from glora_search.study.credentials import holds_password, scrubbed, without_password
-from glora_search.study.errors import StudyFileError
+from glora_search.study.errors import Mistake, StudyFileError
 from glora_search.study.place_sections import ClusterSection, ExportSection
 from glora_search.study.presets import as_stored, with_preset
 from glora_search.study.study_file import StudyFile
@@ -122,9 +122,8 @@ def parse_study(table: Mapping[str, Any], *, origin: str) -> StudyFile:
         # strict.
         return StudyFile.model_validate_json(json.dumps(with_preset(table), default=str))
     except pydantic.ValidationError as error:
-        lines = [_line(problem) for problem in error.errors(include_url=False)]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        raise StudyFileError(f"{origin} has {count}:\n" + "\n".join(lines)) from None
+        mistakes = [_mistake(problem) for problem in error.errors(include_url=False)]
+        raise StudyFileError.of(origin, mistakes) from None
 
 
 def _set(table: dict[str, Any], override: str) -> None:
@@ -146,7 +145,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     table[path[-1]] = value
 
 
-def _line(problem: Mapping[str, Any]) -> str:
+def _mistake(problem: Mapping[str, Any]) -> Mistake:
     # Pydantic puts the chosen source, or the chosen form of a swept key, into the place.
     tags = {
         "data": {"digits", "drawn", "vtab", "folder", "timm", "few-shot", "imagenet-domains"},
@@ -159,12 +158,12 @@ def _line(problem: Mapping[str, Any]) -> str:
         valid = sorted(_keys_at(problem["loc"][:-1]))
         near = difflib.get_close_matches(place[-1], valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(valid)}"
-        return f"  {key} = {_shown(problem['input'])}: unknown key; {hint}"
+        return Mistake(key, f"{key} = {_shown(problem['input'])}: unknown key; {hint}")
     if problem["type"] == "missing":
-        return f"  {key}: missing; this key is required"
+        return Mistake(key, f"{key}: missing; this key is required")
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if message[1:2].islower() else message
-    return f"  {key} = {_shown(problem['input'])}: {message}"
+    return Mistake(key, f"{key} = {_shown(problem['input'])}: {message}")
 
 
 def _shown(value: object, most: int = 60) -> str:

@@ -1,0 +1,228 @@
+"""Studies that a server creates, starts, stops and deletes. All of their state is in the database.
+
+Created: there is a service record with the study file. Starting: somebody has claimed that record.
+From then on the study's own record and lease say how it stands, as for every other study.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from glora_search.operations.running import LOG, Runner
+from glora_search.operations.status import DatabaseStatus, ListedStudy, StudyStatus, listed_studies
+from glora_search.recording import Database, Holder, ServiceRecord, StudyRecord
+from glora_search.study.errors import (
+    StudyExistsError,
+    StudyHeldError,
+    StudyNotFoundError,
+    StudyNotRunningError,
+)
+from glora_search.study.reading import parse_study
+from search_spaces import LayerSpec, SearchSpace
+
+CREATED: Final = "created"
+STARTING: Final = "starting"
+
+_TABLE: Final = "table"
+_NO_SPACE: Final = SearchSpace(  # nothing is chosen from it, but every record has one
+    [LayerSpec("none", 1, 1, bias=True)], dict.fromkeys("ABCDE", ("none",))
+)
+
+
+def create_study(database: Database, table: dict[str, Any]) -> str:
+    """Keep a study file, so that any server can start it; returns the study's name.
+
+    Args:
+        database: Where to keep it.
+        table: The study file as nested dictionaries, its paths absolute.
+
+    Raises:
+        StudyFileError: It has mistakes.
+        StudyExistsError: There is a study of that name.
+    """
+    name = parse_study(table, origin="the study").study.name
+    if _record(database, name) is not None:
+        raise StudyExistsError(f"study {name!r} exists already; choose another study.name")
+    database.create_service(
+        name, space=_NO_SPACE, attributes={_TABLE: table, "created": time.time()}
+    )
+    return name
+
+
+def start_study(database: Database, name: str, runner: Runner) -> None:
+    """Launch a study that was created.
+
+    Raises:
+        StudyNotFoundError: It was not.
+        StudyExistsError: It was launched already.
+        StudyHeldError: It is being started.
+    """
+    service = database.services().get(name)
+    if _record(database, name) is not None:
+        raise StudyExistsError(f"study {name!r} was started already; resume it instead")
+    if service is None:
+        database.open_study(name)  # raises, and tells what there is
+        return
+    with service.claim() as claim:
+        pid = runner.launch(name, service.attributes[_TABLE])
+        claim.keep() if pid is None else claim.hand_over(pid)
+
+
+def resume_study(database: Database, name: str, runner: Runner) -> None:
+    """Go on with a study that was launched, by a server or not.
+
+    Raises:
+        StudyNotFoundError: It was not.
+        StudyHeldError: It is driven by a process, or is being started.
+    """
+    service, record = database.services().get(name), _record(database, name)
+    if record is None:
+        if service is not None:
+            raise StudyNotRunningError(f"study {name!r} was not started yet; start it instead")
+        database.open_study(name)  # raises, and tells what there is
+        return
+    if (holder := record.holder) is not None:
+        raise StudyHeldError(f"study {name!r} runs already: {holder} drives it")
+    if service is None:
+        service = database.create_service(name, space=_NO_SPACE, attributes={})
+    with service.claim() as claim:
+        pid = runner.resume(name)
+        claim.keep() if pid is None else claim.hand_over(pid)
+
+
+def stop_study(database: Database, name: str, address: str | None) -> Holder | None:
+    """Interrupt a study as Ctrl-C would; it can be resumed.
+
+    Args:
+        database: Where it is.
+        name: The study.
+        address: Dashboard of the cluster on which it may run as a job.
+
+    Returns:
+        The process that was interrupted; None for a job.
+
+    Raises:
+        StudyNotFoundError: There is none of that name.
+        StudyNotRunningError: No process drives it.
+        StudyHeldError: A process drives it that cannot be reached from here.
+    """
+    service, record = database.services().get(name), _record(database, name)
+    if record is None and service is None:
+        database.open_study(name)  # raises, and tells what there is
+    holder = (record.holder if record else None) or (service.starter if service else None)
+    if holder is None:
+        raise StudyNotRunningError(f"study {name!r} does not run")
+    if holder.is_here and holder.pid != os.getpid():
+        os.kill(holder.pid, signal.SIGINT)
+        return holder
+    if address is None:
+        raise StudyHeldError(
+            f"study {name!r} is driven by {holder}, which cannot be reached from here; "
+            "stop it on that machine"
+        )
+    from glora_search.operations.jobs import stop_job
+
+    stop_job(name, address)
+    return None
+
+
+def delete_study(database: Database, name: str, root: Path | None) -> None:
+    """Delete a study from the database, and its folder below `root` where that is given.
+
+    Raises:
+        StudyNotFoundError: There is none of that name.
+        StudyHeldError: It runs, or is being started.
+    """
+    service = database.services().get(name)
+    if service is None and _record(database, name) is None:
+        database.open_study(name)  # raises, and tells what there is
+    if service is not None and (starter := service.starter) is not None:
+        raise StudyHeldError(f"study {name!r} is being started by {starter}; stop it first")
+    database.delete(name)
+    folder = None if root is None else root / name
+    if folder is not None and folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+
+
+def served_studies(database: Database) -> DatabaseStatus:
+    """All studies and sweeps, and the studies that were created and not launched yet, last."""
+    found = listed_studies(database)
+    known = {study.study: study for study in found.studies}
+    for name, service in database.services().items():
+        starter = service.starter
+        if name not in known:
+            known[name] = _unlaunched(service, starter)
+        elif starter is not None and known[name].held_by is None:
+            known[name] = replace(known[name], held_by=str(starter))
+    return replace(found, studies=tuple(known.values()))
+
+
+def unlaunched_status(database: Database, name: str) -> StudyStatus:
+    """How a study stands that was created and not launched yet.
+
+    Raises:
+        StudyNotFoundError: There is none of that name.
+    """
+    service = database.services().get(name)
+    if service is None:
+        raise StudyNotFoundError(f"no study {name!r} in {database.shown}")
+    starter = service.starter
+    listed = _unlaunched(service, starter)
+    search = parse_study(service.attributes[_TABLE], origin="the study").search
+    return StudyStatus(
+        study=name,
+        status=listed.status,
+        planned=search.population * (search.generations + 1),
+        mode=search.mode,
+        fitness=f"val {search.fitness}",
+        held_by=listed.held_by,
+        held_since=None if starter is None else starter.since,
+        best=None,
+        evaluated=0,
+        failed=0,
+        finalists=(),
+        generations=(),
+        supernet=None,
+        export=None,
+    )
+
+
+def starter_of(database: Database, name: str) -> Holder | None:
+    """The process that is starting a study; None where there is none."""
+    service = database.services().get(name)
+    return None if service is None else service.starter
+
+
+def table_of(database: Database, name: str) -> dict[str, Any] | None:
+    """The study file of a study that was created by a server; None where there is none."""
+    service = database.services().get(name)
+    return None if service is None else service.attributes.get(_TABLE)
+
+
+def log_of(root: Path, name: str) -> Path:
+    """Where the processes of a study write, whether there is such a file or not."""
+    return root / name / LOG
+
+
+def _unlaunched(service: ServiceRecord, starter: Holder | None) -> ListedStudy:
+    table = service.attributes.get(_TABLE) or {}
+    search = table.get("search", {})
+    return ListedStudy(
+        study=service.study,
+        status=CREATED if starter is None else STARTING,
+        fitness=f"val {search.get('fitness', 'loss')}",
+        held_by=None if starter is None else str(starter),
+    )
+
+
+def _record(database: Database, name: str) -> StudyRecord | None:
+    try:
+        return database.open_study(name)
+    except StudyNotFoundError:
+        return None

@@ -1,0 +1,163 @@
+"""Routes of files: the log, the export, the report. Nothing outside of a study's folder is read."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as Part
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+from starlette.background import BackgroundTask
+
+from glora_search.server.problems import RefusedError, told
+from glora_search.server.service import Served, Service
+from glora_search.server.shapes import StudyName
+
+router = APIRouter(tags=["files"], responses=told(409))
+
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {}}, "description": "The file."},
+    206: {"content": {"application/octet-stream": {}}, "description": "The asked part of it."},
+    416: {"description": "No such part."},
+}
+_ARCHIVE = ".export.zip"
+
+
+class FileShape(BaseModel):
+    """A file of an export."""
+
+    name: str
+    bytes: int
+
+
+class FilesShape(BaseModel):
+    """The files of an export."""
+
+    files: list[FileShape]
+
+
+@router.get(
+    "/studies/{name}/logs",
+    summary="The log of a study",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def logs(
+    name: StudyName,
+    service: Served,
+    tail: Annotated[int, Query(ge=1, le=10_000_000, description="Bytes from its end.")] = 100_000,
+) -> Response:
+    """What the processes of a study have written that servers of this machine started."""
+    path = service.log(name)
+    if path is None:
+        service.status(name)  # raises where there is no such study
+        raise RefusedError(404, f"study {name!r} has no log on this machine")
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - tail))
+        text = log.read().decode("utf-8", "replace")
+    return Response(text, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/studies/{name}/artifacts", response_model=FilesShape, summary="Files of the export")
+def artifacts(name: StudyName, service: Served) -> dict[str, Any]:
+    """The files of the export that ended the search."""
+    files = _files(service, name)
+    return {"files": [{"name": f.name, "bytes": f.stat().st_size} for f in files]}
+
+
+@router.get(
+    "/studies/{name}/artifacts/{file}",
+    summary="A file of the export",
+    response_class=FileResponse,
+    responses=_BYTES,
+)
+def artifact(
+    name: StudyName,
+    file: Annotated[str, Part(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}$")],
+    service: Served,
+) -> FileResponse:
+    """One file of the export, or with a header `Range` a part of it."""
+    for path in _files(service, name):
+        if path.name == file:
+            return FileResponse(path, media_type="application/octet-stream", filename=file)
+    raise RefusedError(404, f"the export of study {name!r} has no file {file!r}")
+
+
+@router.get(
+    "/studies/{name}/export",
+    summary="The export as a zip",
+    response_class=FileResponse,
+    responses=_BYTES,
+)
+def export(name: StudyName, service: Served) -> FileResponse:
+    """The export that ended the search in one file, or with a header `Range` a part of it, so that
+    a download that broke off can go on.
+    """
+    files = _files(service, name)
+    archive = service.settings.root.resolve() / name / _ARCHIVE
+    newest = max(file.stat().st_mtime_ns for file in files)
+    if not archive.is_file() or archive.stat().st_mtime_ns < newest:
+        _pack(files, archive)
+    return FileResponse(archive, media_type="application/zip", filename=f"{name}.zip")
+
+
+@router.get(
+    "/studies/{name}/report",
+    summary="The report of a study",
+    response_class=FileResponse,
+    responses={200: {"content": {"text/html": {}}, "description": "One HTML file."}},
+)
+def report(name: StudyName, service: Served) -> FileResponse:
+    """Pictures and tables of a study as one HTML file, to be saved: its scripts do not run here."""
+    from glora_search.operations.reports import write_report  # it draws, which is slow to import
+
+    service.view(name)
+    handle, path = tempfile.mkstemp(prefix="glora-search-", suffix=".html")
+    os.close(handle)
+    removal = BackgroundTask(Path(path).unlink, missing_ok=True)
+    try:
+        write_report(name, Path(path), storage=service.settings.storage)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    headers = {"Content-Security-Policy": "sandbox; default-src 'none'"}
+    return FileResponse(
+        path,
+        media_type="text/html",
+        filename=f"{name}.html",
+        headers=headers,
+        background=removal,
+    )
+
+
+def _files(service: Service, name: str) -> list[Path]:
+    """The files of a study's export, where it is below the server's folder."""
+    stored = service.view(name).attributes.get("export") or {}
+    if "directory" not in stored:
+        raise RefusedError(404, f"study {name!r} has no export yet")
+    root, folder = service.settings.root.resolve(), Path(stored["directory"]).resolve()
+    if not folder.is_relative_to(root) or not folder.is_dir():
+        raise RefusedError(404, f"the export of study {name!r} is not below the server's folder")
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.is_symlink()]
+    if not files:
+        raise RefusedError(404, f"the export of study {name!r} is empty")
+    return files
+
+
+def _pack(files: list[Path], archive: Path) -> None:
+    """Write a zip, whole or not at all. Weights do not shrink, so nothing is compressed."""
+    archive.parent.mkdir(exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=archive.parent, prefix=".export-")
+    os.close(handle)
+    try:
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as packed:
+            for file in files:
+                packed.write(file, file.name)
+        Path(draft).replace(archive)
+    finally:
+        Path(draft).unlink(missing_ok=True)
