@@ -4,6 +4,12 @@ The server renders everything, figures included. A little script fetches what ha
 it all pages and forms work, but one has to reload.
 """
 
-from glora_search.server.page.routes import router
+from fastapi import APIRouter
+
+from glora_search.server.page import actions, routes
+
+router = APIRouter(include_in_schema=False)
+router.include_router(routes.router)
+router.include_router(actions.router)
 
 __all__ = ["router"]

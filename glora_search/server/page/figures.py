@@ -6,6 +6,7 @@ Pure functions from what was read of a study to charts. The data are those of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from glora_search.reporting.course import best_so_far, generations, shown_value, use_log_axis
 from glora_search.reporting.frequencies import observed_shares, pool
@@ -33,6 +34,26 @@ _SURVIVORS = 20
 _MOST_COLUMNS = 40
 _RAMP = 8
 """The darkest of the steps in which the style sheet has the colours of ranks."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A study in a comparison.
+
+    Args:
+        place: Which of the compared ones, counted from 0: it keeps its colour in all charts.
+        name: Its name.
+        trials: Its outcomes.
+    """
+
+    place: int
+    name: str
+    trials: Trials
+
+    @property
+    def css(self) -> str:
+        """The class of its line."""
+        return f"series series-{self.place}"
 
 
 def history_chart(trials: Trials, measure: Objective) -> Chart:
@@ -68,7 +89,7 @@ def history_chart(trials: Trials, measure: Objective) -> Chart:
         x_title="evaluation",
         y_title=measure.axis_title,
         x_ticks=x_ticks(x),
-        y_ticks=y_ticks(y),
+        y_ticks=y_ticks(y) if known else (),
         shapes=tuple(shapes),
         keys=tuple(keys),
     )
@@ -119,65 +140,67 @@ def trade_off_chart(trials: Trials, winner: int | None) -> Chart:
     )
 
 
-def comparison_chart(studies: Sequence[tuple[str, Trials]], measure: Objective) -> Chart:
+def comparison_chart(studies: Sequence[Compared], measure: Objective) -> Chart:
     """The best so far of several studies over their evaluations.
 
     Args:
-        studies: Name and trials, in the order of the search; at least one complete among all.
-        measure: The fitness that they share.
+        studies: Those that have this fitness; trials in the order of the search.
+        measure: The fitness.
     """
-    courses = [(name, best_so_far(trials, measure)) for name, trials in studies]
+    courses = [(study, best_so_far(study.trials, measure)) for study in studies]
     values = [value for _, course in courses for _, value in course]
-    x = Scale(0.0, max(2.0, *(float(len(trials)) for _, trials in studies)))
+    x = Scale(0.0, max(2.0, *(float(len(study.trials)) for study in studies)))
     y = scale_of(values, log=bool(values) and 0 < 10 * min(values) < max(values))
     shapes = []
-    for k, ((_, course), (_, trials)) in enumerate(zip(courses, studies, strict=True)):
+    for study, course in courses:
         steps = placed([(place + 1, value) for place, value in course], x, y)
-        shapes.append(
-            Shape(f"series series-{k}", stairs(steps, round(SIDE * x.share(len(trials)))))
-        )
+        shapes.append(Shape(study.css, stairs(steps, round(SIDE * x.share(len(study.trials))))))
     return Chart(
-        told=f"The best {measure.title} so far over the evaluations of {len(studies)} studies.",
+        told=f"The best {measure.title} so far over the evaluations of {_names(studies)}.",
         x_title="evaluation",
         y_title=f"best {measure.axis_title}",
         x_ticks=x_ticks(x),
         y_ticks=y_ticks(y),
         shapes=tuple(shapes),
-        keys=tuple(Key(f"series series-{k}", name) for k, (name, _) in enumerate(studies)),
+        keys=tuple(Key(study.css, study.name) for study in studies),
     )
 
 
-def fronts_chart(studies: Sequence[tuple[str, Trials]]) -> Chart:
+def fronts_chart(studies: Sequence[Compared]) -> Chart:
     """The fronts of val top-1 against adapter parameters of several studies.
 
     Args:
-        studies: Name and complete trials, at least one of each.
+        studies: With complete trials alone, at least one of each.
     """
     fronts = [
         [
-            (float(trials[n].candidate.n_params), shown_value(trials[n], TOP1) or 0.0)
-            for n in pareto_front(trials, TOP1)
+            (float(study.trials[n].candidate.n_params), shown_value(study.trials[n], TOP1) or 0.0)
+            for n in pareto_front(study.trials, TOP1)
         ]
-        for _, trials in studies
+        for study in studies
     ]
     x = scale_of(at for front in fronts for at, _ in front)
     y = scale_of(value for front in fronts for _, value in front)
     shapes = []
-    for k, front in enumerate(fronts):
+    for study, front in zip(studies, fronts, strict=True):
         points = placed(front, x, y)
         shapes += [
-            Shape(f"series series-{k}", stairs(points, SIDE)),
-            Shape(f"series-dots series-{k}", dots(points)),
+            Shape(study.css, stairs(points, SIDE)),
+            Shape(f"{study.css} series-dots", dots(points)),
         ]
     return Chart(
-        told=f"The fronts of val top-1 against adapter parameters of {len(studies)} studies.",
+        told=f"The fronts of val top-1 against adapter parameters of {_names(studies)}.",
         x_title=PARAMS.axis_title,
         y_title=TOP1.axis_title,
         x_ticks=x_ticks(x, most=4),
         y_ticks=y_ticks(y),
         shapes=tuple(shapes),
-        keys=tuple(Key(f"series series-{k}", name) for k, (name, _) in enumerate(studies)),
+        keys=tuple(Key(study.css, study.name) for study in studies),
     )
+
+
+def _names(studies: Sequence[Compared]) -> str:
+    return ", ".join(study.name for study in studies)
 
 
 def survival_charts(

@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from glora_search.reporting import formatting
+from glora_search.server.page.access import visitor_of
 
 STATIC: Final = {
     "page.css": "text/css; charset=utf-8",
@@ -20,6 +21,12 @@ STATIC: Final = {
     "icon.svg": "image/svg+xml",
 }
 """The static files, and what they are."""
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    # With the stricter "no-referrer" browsers send forms with "Origin: null", which is refused.
+    "Referrer-Policy": "same-origin",
+}
 
 
 @cache
@@ -43,10 +50,15 @@ def render(template: str, request: Request, *, status: int = 200, **values: Any)
         status: Of the answer.
         values: What the template shows.
     """
-    text = _environment().get_template(f"{template}.html.jinja").render(**values)
+    visitor = visitor_of(request)
+    text = (
+        _environment()
+        .get_template(f"{template}.html.jinja")
+        .render(may_write=visitor.changes, logged_in=visitor.logged_in, **values)
+    )
     # A file name that was no UTF-8 can be part of a recorded error as lone surrogates.
     body = text.encode("utf-8", errors="backslashreplace")
-    return HTMLResponse(body, status_code=status, headers={"Cache-Control": "no-store"})
+    return HTMLResponse(body, status_code=status, headers=_HEADERS)
 
 
 @cache

@@ -11,8 +11,8 @@ from glora_search.operations.status import ListedStudy
 from glora_search.reporting import formatting
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.reporting.summary import key_numbers, summary_sentences
-from glora_search.reporting.trials import Trials
 from glora_search.server.page.figures import (
+    Compared,
     comparison_chart,
     fronts_chart,
     history_chart,
@@ -22,7 +22,7 @@ from glora_search.server.page.figures import (
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.workers import worker_lines
-from glora_search.study.objectives import TOP1, Objective
+from glora_search.study.objectives import OBJECTIVES, TOP1, Objective
 from glora_search.study.toml_text import toml_text
 from search_spaces import SUPPORTS
 
@@ -77,17 +77,21 @@ def best_text(value: float | None, measure: Objective) -> str:
     return formatting.percent(value) if measure is TOP1 else measure.text(value)
 
 
-def row_of(
-    study: ListedStudy, *, measure: Objective | None, spark: str, max_failures: int | None
-) -> Row:
+def measure_of(study: ListedStudy) -> Objective | None:
+    """The fitness of a study; None where it is no single figure, as that of a sweep."""
+    return OBJECTIVES.get(study.fitness.removeprefix("val ").partition(",")[0])
+
+
+def row_of(study: ListedStudy, *, spark: str, said: str | None) -> Row:
     """The line of a study, or of a sweep, whose name no page has.
 
     Args:
         study: As operations list it.
-        measure: Its fitness; None for a sweep.
         spark: The course of the best as a path.
-        max_failures: At how many failures it ends; None where that is not stored.
+        said: The last line of its log; None where that is not known.
     """
+    measure = measure_of(study)
+    best = study.best_text.strip("-") if measure is None else best_text(study.best, measure)
     return Row(
         name=study.study,
         href=None if "/" in study.study or study.fault else page_of(study.study),
@@ -95,13 +99,14 @@ def row_of(
             study.status,
             held_by=study.held_by,
             failed=study.failed,
-            max_failures=max_failures,
+            max_failures=study.max_failures,
             fault=study.fault,
+            said=said,
         ),
         done=study.evaluated,
         failed=study.failed,
         planned=study.planned,
-        best=study.best_text.strip("-") if measure is None else best_text(study.best, measure),
+        best=best,
         fitness=study.fitness if measure is None else measure.title,
         spark=spark,
         held_by=study.held_by,
@@ -109,28 +114,39 @@ def row_of(
     )
 
 
-def planned(snapshot: Snapshot) -> int | None:
-    """How many evaluations the stored study asks for; None where that is not stored."""
-    search = snapshot.facts.study.get("search")
-    try:
-        return int(search["population"] * (search["generations"] + 1))  # type: ignore[index]
-    except (TypeError, KeyError, ValueError):
-        return None
+def unlaunched_view(name: str, planned: int | None, table: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a study shows that was created and not launched yet."""
+    return {
+        "name": name,
+        "base": page_of(name),
+        "snapshot": None,
+        "done": 0,
+        "failed": 0,
+        "planned": planned,
+        "key_numbers": (),
+        "sentences": ("This study has not been launched yet.",),
+        "export": None,
+        "study_text": toml_text(table),
+    }
 
 
-def study_view(snapshot: Snapshot, state: State) -> dict[str, Any]:
-    """What the page of a study shows of its data."""
+def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
+    """What the page of a study shows of its data.
+
+    Args:
+        snapshot: The study.
+        planned: How many evaluations it asks for; None where that is not stored.
+    """
     measure = snapshot.objectives.each[0]
     trials, complete = snapshot.trials, snapshot.complete
     winner = snapshot.winner
     return {
         "name": snapshot.name,
         "base": page_of(snapshot.name),
-        "state": state,
         "snapshot": snapshot,
         "done": len(complete),
         "failed": len(trials) - len(complete),
-        "planned": planned(snapshot),
+        "planned": planned,
         "key_numbers": key_numbers(snapshot),
         "sentences": summary_sentences(snapshot),
         "history": history_chart(trials, measure) if trials else None,
@@ -160,11 +176,14 @@ def differing(studies: Sequence[Snapshot]) -> list[tuple[str, list[str]]]:
 
 def comparison_view(studies: Sequence[tuple[Snapshot, State]]) -> dict[str, Any]:
     """What the page of a comparison shows; studies of one fitness share a chart."""
-    by_measure: dict[Objective, list[tuple[str, Trials]]] = {}
-    for snapshot, _ in studies:
-        measure = snapshot.objectives.each[0]
-        by_measure.setdefault(measure, []).append((snapshot.name, snapshot.trials))
-    complete = [(s.name, s.complete) for s, _ in studies if s.complete]
+    by_measure: dict[Objective, list[Compared]] = {}
+    complete = []
+    for place, (snapshot, _) in enumerate(studies):
+        by_measure.setdefault(snapshot.objectives.each[0], []).append(
+            Compared(place, snapshot.name, snapshot.trials)
+        )
+        if snapshot.complete:
+            complete.append(Compared(place, snapshot.name, snapshot.complete))
     return {
         "charts": [(m, comparison_chart(found, m)) for m, found in by_measure.items()],
         "front": fronts_chart(complete) if complete else None,
