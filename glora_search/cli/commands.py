@@ -13,12 +13,41 @@ import sys
 
 import click
 
-from glora_search.cli import bench_verbs, job_verbs, result_verbs, server_verbs, study_verbs
+from glora_search.cli import (
+    bench_verbs,
+    job_verbs,
+    remote_verbs,
+    result_verbs,
+    server_verbs,
+    study_verbs,
+)
 from glora_search.cli.output import tell
 from search_spaces.errors import GLoRASearchError
 
 
+class _Verbs(click.Group):
+    """The verbs that run here, or with --server those of a server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names for the help."""
+        return sorted(self._known(ctx))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of that name."""
+        verb = self._known(ctx).get(cmd_name)
+        if verb is None and cmd_name in self.commands:
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"{cmd_name} does not go with --server; there are {known}")
+        return verb
+
+    def _known(self, ctx: click.Context) -> dict[str, click.Command]:
+        if ctx.params.get("server") is None:
+            return dict(self.commands)
+        return {str(verb.name): verb for verb in remote_verbs.VERBS}
+
+
 @click.group(
+    cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
@@ -30,10 +59,18 @@ Examples:
 )
 @click.version_option(package_name="glora-search")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is going on to stderr.")
-def cli(verbose: bool) -> None:
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Let a server do it that `glora-search serve` runs: launch, resume, stop, status, logs, "
+    "report, export, delete.",
+)
+@click.pass_context
+def cli(ctx: click.Context, verbose: bool, server: str | None) -> None:
     """Search per-layer GLoRA configurations of a vision transformer, and export the best as a plain
     ViT.
     """
+    ctx.obj = server
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if verbose else logging.WARNING,

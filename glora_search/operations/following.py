@@ -23,7 +23,7 @@ from glora_search.study.outcomes import Outcome
 _MOST_OUTCOMES: Final = 200_000  # kept over all studies; each is some 2.5 kB
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class StudyView:
     """A study as it was when it was read.
 

@@ -161,7 +161,7 @@ class Hub:
                     del self._feeds[name]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def batch(view: StudyView, since: int, until: int) -> str:
     """The data of an `outcomes` event: those from `since` on and below `until`, as JSON.
 

@@ -74,7 +74,7 @@ def ready(service: Served) -> JSONResponse:
 def metrics(service: Served) -> Response:
     """What the database knows of every study, in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Studies(service))  # type: ignore[arg-type]
+    registry.register(_Studies(service))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""What stands before every route: who may ask, from where, and how much; and headers of all answers.
+"""What stands before every route: who may ask, from where, how much; and headers of all answers.
 
 Pure ASGI, so that it sees a body before anything reads it and answers of every kind.
 """

@@ -2,34 +2,155 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from glora_search.recording.storage_url import parse_url, resolve_storage
-from glora_search.server.settings import ServerSettings
+from glora_search.server.settings import LOOPBACK, ServerSettings
+from search_spaces import GLoRASearchError
+
+TOKEN: Final = "GLORA_SEARCH_SERVER_TOKEN"
+READ_TOKEN: Final = "GLORA_SEARCH_SERVER_READ_TOKEN"
+
+_SHORTEST: Final = 16  # characters of a token
+_GRACE_S: Final = 1  # for answers that are under way; streams of events would never end
 
 
-def server_settings(
-    *, host: str, port: int, root: Path, storage: str | None, address: str | None
-) -> ServerSettings:
-    """The settings of a server; makes its folder."""
-    root = root.expanduser().absolute()
-    root.mkdir(parents=True, exist_ok=True)
-    return ServerSettings(
-        storage=_absolute(resolve_storage(storage)),
-        root=root,
-        address=address,
-        host=host,
-        port=port,
-    )
+class ServerError(GLoRASearchError, ValueError):
+    """A server cannot start as it was told to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What `glora-search serve` takes.
+
+    Args:
+        host: As in `ServerSettings`.
+        port: As in `ServerSettings`.
+        root: As in `ServerSettings`; made if it is not there.
+        storage: As in `glora_search.launch`.
+        address: As in `ServerSettings`.
+        data_roots: As in `ServerSettings`.
+        artifacts: As in `ServerSettings`.
+        allowed_hosts: As in `ServerSettings`.
+        token_file: Holds the token; else the environment has it.
+        read_token_file: Holds the token for reading; else the environment has it.
+    """
+
+    host: str
+    port: int
+    root: Path
+    storage: str | None = None
+    address: str | None = None
+    data_roots: Sequence[Path] = ()
+    artifacts: Sequence[str] = ()
+    allowed_hosts: Sequence[str] = ()
+    token_file: Path | None = None
+    read_token_file: Path | None = None
+
+    def settings(self) -> ServerSettings:
+        """The settings of the server; makes its folder.
+
+        Raises:
+            ServerError: Others would reach it without a token, or a token cannot be read.
+            StorageError: The database's URL is not accepted.
+        """
+        token, read_token = _token(self.token_file, TOKEN), _token(self.read_token_file, READ_TOKEN)
+        if self.host not in LOOPBACK and token is None:
+            raise ServerError(
+                f"--host {self.host} lets other machines in, and there is no token; put one into "
+                f"a file and give --token-file FILE (or set {TOKEN}_FILE), such as: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))' > token"
+            )
+        if read_token is not None and token is None:
+            raise ServerError("a token for reading needs a token for the rest: give --token-file")
+        if token is not None and token == read_token:
+            raise ServerError("the token for reading is the same as the one for everything")
+        if self.address is not None and not self.address.startswith(("http://", "https://")):
+            raise ServerError(
+                f"--address {self.address!r} is no dashboard of a cluster; accepted: "
+                "http://HOST:8265, or none to run studies as processes of this machine"
+            )
+        root = self.root.expanduser().absolute()
+        root.mkdir(parents=True, exist_ok=True)
+        return ServerSettings(
+            storage=_absolute(resolve_storage(self.storage)),
+            root=root.resolve(),
+            data_roots=tuple(path.expanduser().resolve() for path in self.data_roots),
+            artifacts=tuple(place.rstrip("/") for place in self.artifacts),
+            address=self.address,
+            job_storage=self.storage,
+            host=self.host,
+            port=self.port,
+            token=token,
+            read_token=read_token,
+            allowed_hosts=tuple(host.lower() for host in self.allowed_hosts),
+        )
 
 
 def run_server(settings: ServerSettings) -> None:
-    """Serve until Ctrl-C or a polite kill."""
-    import uvicorn
+    """Serve until Ctrl-C or a polite kill.
 
-    from glora_search.server.app import make_app
+    Raises:
+        ServerError: What the server needs is not installed.
+    """
+    try:
+        import uvicorn
 
-    uvicorn.run(make_app(settings), host=settings.host, port=settings.port, log_level="warning")
+        from glora_search.server.app import make_app
+    except ImportError as error:
+        raise ServerError(
+            f"the server needs packages that are not installed ({error.name}); install them with: "
+            "pip install 'glora-search[server]'"
+        ) from error
+    logging.getLogger("glora_search.server").setLevel(logging.INFO)
+    # The access log would hold a line for each request of each reader; headers it never holds.
+    uvicorn.run(
+        make_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+
+
+def _token(file: Path | None, variable: str) -> str | None:
+    """A token from a file that was given, from the environment, or from a file that is named there.
+
+    Raises:
+        ServerError: The file cannot be read, others can read it, or the token is short.
+    """
+    named = os.environ.get(f"{variable}_FILE")
+    file = file or (Path(named) if named else None)
+    if file is None:
+        token = os.environ.get(variable)
+        return None if token is None else _checked(token.strip(), variable)
+    try:
+        mode = file.stat().st_mode
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServerError(f"the token's file {file} cannot be read: {error}") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ServerError(f"others can read or write the token's file {file}; chmod 600 {file}")
+    return _checked(token, str(file))
+
+
+def _checked(token: str, where: str) -> str:
+    if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+        example = secrets.token_urlsafe(32)
+        raise ServerError(
+            f"the token in {where} is not one: at least {_SHORTEST} letters and digits on one "
+            f"line, such as {example}"
+        )
+    return token
 
 
 def _absolute(url: str) -> str:

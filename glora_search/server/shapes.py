@@ -183,7 +183,7 @@ def subnet_table(view: StudyView, trial: int) -> dict[str, Any]:
     layers = outcome.candidate.subnet.layers
     return {
         "outcome": outcome_table(trial, outcome),
-        "layers": {name: dict(layer) for name, layer in layers.items()},
+        "layers": {name: dict(layer.items()) for name, layer in layers.items()},
     }
 
 

@@ -1,0 +1,205 @@
+"""The verbs of `glora-search --server URL`: the same words, and a server does it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from glora_search.cli import options
+from glora_search.cli.output import Output, number, tell
+
+if TYPE_CHECKING:
+    from glora_search.client import Client
+
+_TOKEN: Final = "GLORA_SEARCH_SERVER_TOKEN"
+
+detach = click.option("--detach", is_flag=True, help="Do not wait for the end.")
+
+
+@click.command(short_help="Send a study to the server, and start it.")
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.toml")
+@options.overrides("a key of the study file")
+@detach
+@options.as_json
+@click.pass_obj
+def launch(
+    server: str, study: Path, overrides: tuple[str, ...], detach: bool, as_json: bool
+) -> None:
+    """Send a study to the server, start it, and follow it to its end.
+
+    Paths in the study are those of the server. Ctrl-C ends the following, and leaves the study
+    alone.
+    """
+    from glora_search.study.reading import apply_overrides, read_study_table
+
+    table = read_study_table(study)
+    apply_overrides(table, overrides)
+    with _client(server) as client:
+        name = client.create(table, start=True)
+        _follow(client, name, detach, as_json)
+
+
+@click.command(short_help="Go on with a study where it stopped.")
+@click.argument("name")
+@detach
+@options.as_json
+@click.pass_obj
+def resume(server: str, name: str, detach: bool, as_json: bool) -> None:
+    """Go on with a study where it stopped, and follow it to its end."""
+    with _client(server) as client:
+        client.resume(name)
+        _follow(client, name, detach, as_json)
+
+
+@click.command(short_help="Interrupt a study; it can be resumed.")
+@click.argument("name")
+@options.as_json
+@click.pass_obj
+def stop(server: str, name: str, as_json: bool) -> None:
+    """Interrupt a study as Ctrl-C would, and wait until it has ended."""
+    with _client(server) as client:
+        client.stop(name)
+        client.wait(name)
+        _study_output(client.status(name)).show(as_json)
+
+
+@click.command(short_help="What is in the server's database.")
+@click.argument("name", required=False)
+@options.as_json
+@click.pass_obj
+def status(server: str, name: str | None, as_json: bool) -> None:
+    """What is in the server's database, how far it is, the best so far."""
+    with _client(server) as client:
+        if name is not None:
+            _study_output(client.status(name)).show(as_json)
+            return
+        _list_output(list(client.studies()), server).show(as_json)
+
+
+@click.command(short_help="What a study has written.")
+@click.argument("name")
+@click.pass_obj
+def logs(server: str, name: str) -> None:
+    """The end of what a study has written."""
+    with _client(server) as client:
+        click.echo(client.logs(name), nl=False)
+
+
+@click.command(short_help="Save the export of a study as a zip.")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="The file. [default: NAME.zip]")
+@click.pass_obj
+def export(server: str, name: str, out: Path | None) -> None:
+    """Save the export that ended a study as a zip; a download that broke off goes on."""
+    path = out or Path(f"{name}.zip")
+    with _client(server) as client:
+        client.export(name, path)
+    click.echo(path)
+
+
+@click.command(short_help="Pictures and tables of a study as one HTML file.")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="The file. [default: NAME.html]")
+@click.pass_obj
+def report(server: str, name: str, out: Path | None) -> None:
+    """Save pictures and tables of a study as one HTML file that needs no network."""
+    path = out or Path(f"{name}.html")
+    with _client(server) as client:
+        client.report(name, path)
+    click.echo(path)
+
+
+@click.command(short_help="Delete a study that does not run.")
+@click.argument("name")
+@click.option("--confirm", required=True, metavar="NAME", help="The study's name once more.")
+@click.option("--files", is_flag=True, help="Delete its folder on the server as well.")
+@click.pass_obj
+def delete(server: str, name: str, confirm: str, files: bool) -> None:
+    """Delete a study that does not run. That cannot be undone."""
+    if confirm != name:
+        raise click.UsageError(f"to delete study {name!r}, give --confirm {name}")
+    with _client(server) as client:
+        client.delete(name, files=files)
+    click.echo(name)
+
+
+VERBS: Final = (launch, resume, stop, status, logs, export, report, delete)
+
+
+@contextmanager
+def _client(server: str) -> Iterator[Client]:
+    from glora_search.client import Client
+
+    named = os.environ.get(f"{_TOKEN}_FILE")
+    token = Path(named).read_text(encoding="ascii") if named else os.environ.get(_TOKEN)
+    with Client(server, token=token.strip() if token else None) as client:
+        yield client
+
+
+def _follow(client: Client, name: str, detach: bool, as_json: bool) -> None:
+    """Tell of a study until nobody drives it any more."""
+    if not detach:
+        try:
+            _tell_events(client, name)
+        except KeyboardInterrupt:
+            tell(f"study {name} goes on; `glora-search --server URL stop {name}` interrupts it")
+            raise
+    _study_output(client.status(name)).show(as_json)
+
+
+def _tell_events(client: Client, name: str) -> None:
+    for event in client.events(name):
+        if event.kind == "progress":
+            tell(event.data["line"])
+        elif event.kind == "state":
+            data, best = event.data, event.data["best"] or {}
+            done = f"{data['evaluated']} of {data['planned']}"
+            tell(f"{data['status']}: {done}, best val loss {number(best.get('loss'), 4)}")
+            if not data["running"]:
+                return
+        elif event.kind == "gone":
+            return
+
+
+def _list_output(studies: list[dict[str, Any]], server: str) -> Output:
+    return Output(
+        title=server,
+        columns=("study", "status", "evaluated", "failed", "best", "held by"),
+        rows=[
+            (
+                study["study"],
+                study["status"] or "-",
+                f"{study['evaluated']} of {study['planned'] or '-'}",
+                str(study["failed"]),
+                number(study["best"], 4),
+                study["held_by"] or "-",
+            )
+            for study in studies
+        ],
+        document=studies,
+    )
+
+
+def _study_output(status: dict[str, Any]) -> Output:
+    best = status["best"] or {}
+    lines = [
+        f"{status['study']}: {status['status']}, "
+        f"{status['evaluated']} of {status['planned'] or '-'} evaluated, {status['failed']} failed",
+    ]
+    if best:
+        lines.append(
+            f"best: trial {best['trial']}, val loss {number(best['loss'], 4)}, "
+            f"top-1 {number(best['top1'], 4)}, {best['n_params']:,} parameters"
+        )
+    if status["running"]:
+        lines.append(f"driven by {status['held_by']}")
+    elif status["status"] != "complete" and status["progress"]:
+        lines.append(f"last words: {status['progress']}")
+    if status["export"]:
+        lines.append(f"export on the server: {status['export']['directory']}")
+    return Output(document=status, lines=lines)

@@ -1,0 +1,261 @@
+"""The client: each route of a server as a method, each problem as an error of this project."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from glora_search.client.errors import ServerUnavailableError, ServiceError, error_of
+from glora_search.client.events import Event, read_events
+from glora_search.study.errors import ArtifactError
+
+try:
+    import httpx
+except ImportError as error:  # pragma: no cover - the development environment has it
+    raise ServerUnavailableError(
+        "the client needs httpx, which is not installed; install it with: "
+        "pip install 'glora-search[server]'"
+    ) from error
+
+_PREFIX: Final = "/api/v1"
+_RETRY_S: Final = 1.0
+_SILENCE_S: Final = 60.0  # the server says something every 15 s
+
+
+class Client:
+    """A server, as seen from Python. Safe to use from several threads.
+
+    Args:
+        url: Such as `http://127.0.0.1:8484`.
+        token: What the server asks for; None for one that asks for none.
+        timeout_s: For an answer to begin.
+
+    Raises:
+        ServerUnavailableError: Every method: nobody answers there.
+        StudyNotFoundError, StudyHeldError, ...: Every method: as where a study runs here.
+        ServiceError: Every method: the server refuses for another reason.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def validate(self, study: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+        """A study file, resolved, with the default of every key that is absent.
+
+        Args:
+            study: The path of a TOML file, its text, or nested mappings.
+
+        Raises:
+            StudyFileError: All its mistakes.
+        """
+        resolved: dict[str, Any] = self._send_study("/studies/validate", study)["resolved"]
+        return resolved
+
+    def create(self, study: str | Path | Mapping[str, Any], *, start: bool = False) -> str:
+        """Create a study, and start it if asked to; returns its name. `study` as in `validate`."""
+        path = "/studies?start=true" if start else "/studies"
+        return str(self._send_study(path, study)["study"])
+
+    def start(self, name: str) -> None:
+        """Launch a study that was created."""
+        self._json("POST", f"/studies/{name}/start")
+
+    def resume(self, name: str) -> None:
+        """Go on with a study where it stopped."""
+        self._json("POST", f"/studies/{name}/resume")
+
+    def stop(self, name: str) -> None:
+        """Interrupt a study; it ends soon after, and can be resumed."""
+        self._json("POST", f"/studies/{name}/stop")
+
+    def delete(self, name: str, *, files: bool = False) -> None:
+        """Delete a study that does not run, and with `files` its folder on the server."""
+        query = {"confirm": name, "files": "delete" if files else "keep"}
+        with self._answer("DELETE", f"/studies/{name}", params=query):
+            pass
+
+    def studies(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """All studies; `filters` are `status`, `running` and `contains`."""
+        following: int | None = 0
+        while following is not None:
+            page = self._json("GET", "/studies", params={**filters, "offset": following})
+            yield from page["studies"]
+            following = page["next"]
+
+    def status(self, name: str) -> dict[str, Any]:
+        """How far a study is."""
+        return self._json("GET", f"/studies/{name}")
+
+    def outcomes(self, name: str, *, since: int = 0) -> Iterator[dict[str, Any]]:
+        """The outcomes of a study in the order of recording, from a number on."""
+        more = True
+        while more:
+            query = {"since": since, "limit": 1000}
+            page = self._json("GET", f"/studies/{name}/outcomes", params=query)
+            yield from page["outcomes"]
+            since, more = page["next"], page["more"]
+
+    def history(self, name: str) -> dict[str, Any]:
+        """The best of each generation, and each outcome that was better than all before."""
+        return self._json("GET", f"/studies/{name}/history")
+
+    def front(self, name: str, *, measure: str = "loss") -> list[dict[str, Any]]:
+        """The Pareto front of a measure and the number of parameters."""
+        query = {"measure": measure}
+        found: list[dict[str, Any]] = self._json("GET", f"/studies/{name}/front", params=query)[
+            "outcomes"
+        ]
+        return found
+
+    def winner(self, name: str) -> dict[str, Any]:
+        """The best subnet so far, with its configuration."""
+        return self._json("GET", f"/studies/{name}/winner")
+
+    def subnet(self, name: str, digest: str) -> dict[str, Any]:
+        """A subnet by its digest, with its configuration."""
+        return self._json("GET", f"/studies/{name}/subnets/{digest}")
+
+    def logs(self, name: str) -> str:
+        """The end of the log of a study."""
+        with self._answer("GET", f"/studies/{name}/logs") as answer:
+            answer.read()
+            return answer.text
+
+    def events(self, name: str, *, last_id: str = "") -> Iterator[Event]:
+        """What happens to a study, from its first outcome on, until it is deleted.
+
+        A connection that breaks is made anew, and nothing is missed.
+
+        Args:
+            name: The study.
+            last_id: The `id` of the last event that is known already.
+        """
+        while True:
+            headers = {"Last-Event-ID": last_id} if last_id else {}
+            try:
+                timeout = httpx.Timeout(_SILENCE_S)
+                with self._answer(
+                    "GET", f"/studies/{name}/events", headers=headers, timeout=timeout
+                ) as answer:
+                    for event in read_events(answer.iter_lines(), last_id):
+                        last_id = event.id
+                        yield event
+                        if event.kind == "gone":
+                            return
+            except ServerUnavailableError:
+                if not last_id:
+                    raise
+            time.sleep(_RETRY_S)
+
+    def wait(self, name: str) -> dict[str, Any]:
+        """Wait until nobody drives a study any more; returns its status."""
+        for event in self.events(name):
+            if event.kind == "gone":
+                break
+            if event.kind == "state" and not event.data["running"]:
+                break
+        return self.status(name)
+
+    def export(self, name: str, out: Path) -> None:
+        """Save the export of a study as a zip; a download that broke off goes on.
+
+        Args:
+            name: The study.
+            out: The file.
+        """
+        part = out.with_name(f"{out.name}.part")
+        have = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        try:
+            self._download(name, part, headers)
+        except ServiceError as refused:
+            if refused.status != 416:  # there is nothing after what is here
+                raise
+        if not _is_whole(part):
+            part.unlink()
+            if not have:
+                raise ArtifactError(f"the export of study {name!r} arrived damaged; try again")
+            self._download(name, part, {})  # what was here is not the beginning of what is there
+        part.replace(out)
+
+    def _download(self, name: str, part: Path, headers: dict[str, str]) -> None:
+        with self._answer("GET", f"/studies/{name}/export", headers=headers) as answer:
+            goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
+            with part.open("ab" if goes_on else "wb") as file:
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
+
+    def report(self, name: str, out: Path) -> None:
+        """Save the report of a study as one HTML file."""
+        with self._answer("GET", f"/studies/{name}/report") as answer, out.open("wb") as file:
+            for chunk in answer.iter_bytes():
+                file.write(chunk)
+
+    def _send_study(self, path: str, study: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(study, Mapping):
+            content, kind = json.dumps(study), "application/json"
+        else:
+            text = study.read_text(encoding="utf-8") if isinstance(study, Path) else study
+            content, kind = text, "application/toml"
+        return self._json("POST", path, content=content, headers={"Content-Type": kind})
+
+    def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        with self._answer(method, path, **request) as answer:
+            answer.read()
+            document: dict[str, Any] = answer.json()
+            return document
+
+    @contextmanager
+    def _answer(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
+        """An answer that is no problem."""
+        try:
+            with self._http.stream(method, f"{_PREFIX}{path}", **request) as answer:
+                if answer.is_success:
+                    yield answer
+                    return
+                answer.read()
+                raise error_of(answer.status_code, _document(answer))
+        except httpx.TransportError as error:
+            told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise ServerUnavailableError(
+                f"no server answers at {self._url} ({told}); start one by `glora-search serve`"
+            ) from error
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        with zipfile.ZipFile(part) as packed:
+            return packed.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _document(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
