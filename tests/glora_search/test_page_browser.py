@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import socket
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ from typing import Any
 
 import pytest
 import tiny_study
-from fork_server import Running, glora_search
+from fork_server import Running, glora_search, wait_until
 
 from glora_search.operations.running import STUDY_FILE
 from glora_search.recording.storage_url import ENVIRONMENT
@@ -104,13 +107,19 @@ def browsing(**options: Any) -> Iterator[tuple[Any, list[str]]]:
             browser.close()
 
 
+def evaluated(address: str, study: str) -> int:
+    """How many outcomes of a study the database holds; 0 before there is a study."""
+    with urllib.request.urlopen(f"{address}/api/v1/studies/{study}") as answer:
+        return int(json.load(answer)["evaluated"])
+
+
 def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     tmp_path: Path,
 ) -> None:
     """What the page is for, in one go; the browser's policy refuses nothing of it."""
     timm = pytest.importorskip("timm")
     table = tiny_study.study_table(
-        tmp_path, search={"generations": 60, "flush_every": 8}, supernet={"epochs": 2}
+        tmp_path, search={"generations": 14, "flush_every": 4}, supernet={"epochs": 2}
     )
     del table["study"]["directory"]
     with (
@@ -126,15 +135,20 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
 
         page.fill("#text", toml_text(table))
         page.click("text=Start the study")
+        # Held still from its first outcomes on, so that it cannot end before it is stopped.
+        wait_until(lambda: evaluated(address, "tiny") > 0, runner.running)
+        runner.running.signal(signal.SIGSTOP)
         page.wait_for_selector("#history")  # nobody reloads: it comes by itself
         page.click("#do-stop")
+        page.wait_for_selector("text=was asked to stop")
+        runner.running.signal(signal.SIGCONT)
         page.wait_for_selector(".state-stopped")
         done = int(page.inner_text("#state .of").partition(" of ")[0])
-        assert 0 < done < 488
+        assert 0 < done < 120
 
         page.click("#do-resume")
         page.wait_for_selector(".state-finished")
-        assert page.inner_text("#state .of") == "488 of 488"
+        assert page.inner_text("#state .of") == "120 of 120"
         assert page.locator("#winner table").count() == 2
         runner.running.succeed()
 

@@ -16,6 +16,8 @@ from typing import Final
 SIDE: Final = 1000
 """Units of a plot's side; y goes down."""
 
+_MOST_DOTS: Final = 2500  # of one path; each is some ten bytes
+
 Point = tuple[float, float]
 
 
@@ -154,9 +156,14 @@ def placed(points: Iterable[Point], x: Scale, y: Scale) -> list[tuple[int, int]]
 def dots(points: Iterable[tuple[int, int]]) -> str:
     """A path of dots: strokes without length, whose round ends are what one sees.
 
-    Dots at the same place are one, which bounds the path whatever the number of points.
+    Dots at the same place are one. Where there are still very many, places are made coarser by a
+    pixel or two, so that the path stays short whatever the number of points.
     """
-    return "".join(f"M{x} {y}h0" for x, y in dict.fromkeys(points))
+    places, step = list(dict.fromkeys(points)), 1
+    while len(places) > _MOST_DOTS:
+        step *= 2
+        places = list(dict.fromkeys((step * (x // step), step * (y // step)) for x, y in places))
+    return "".join(f"M{x} {y}h0" for x, y in places)
 
 
 def stairs(points: Sequence[tuple[int, int]], end: int) -> str:
