@@ -114,9 +114,9 @@ def export(name: StudyName, service: Served) -> FileResponse:
 )
 def report(name: StudyName, service: Served) -> FileResponse:
     """Pictures and tables of a study as one HTML file, to be saved: its scripts do not run here."""
+    service.view(name)
     from glora_search.operations.reports import write_report  # it draws, which is slow to import
 
-    service.view(name)
     handle, path = tempfile.mkstemp(prefix="glora-search-", suffix=".html")
     os.close(handle)
     removal = BackgroundTask(Path(path).unlink, missing_ok=True)

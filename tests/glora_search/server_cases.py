@@ -1,0 +1,95 @@
+"""Servers for tests: a real database with a study of synthetic outcomes, and a real application."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from recording_cases import SPACE, outcome
+
+from glora_search.recording import Database, StudyRecord
+from glora_search.server.app import make_app
+from glora_search.server.settings import ServerSettings
+from glora_search.study.objectives import BY_LOSS
+
+TOKEN = "all-0123456789abcdef"
+READ_TOKEN = "read-0123456789abcdef"
+OWN = "http://127.0.0.1:8484"
+
+
+def settings(folder: Path, **changes: Any) -> ServerSettings:
+    """Settings of a server whose files are in `folder`."""
+    given = {"storage": storage(folder), "root": (folder / "runs").resolve(), "poll_s": 0.05}
+    (folder / "runs").mkdir(exist_ok=True)
+    return ServerSettings(**{**given, **changes})
+
+
+def storage(folder: Path) -> str:
+    """The database's URL."""
+    return f"sqlite:///{folder / 'studies.db'}"
+
+
+def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> StudyRecord:
+    """A study with `n` outcomes of generation 0; number 6 failed."""
+    attributes = {
+        "status": "searching",
+        "study": {"study": {"name": name}, "search": {"population": 10, "generations": 4}},
+    }
+    study = database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes=attributes)
+    with study.hold():
+        study.flush([outcome(0, index, salt=salt) for index in range(n)])
+    return study
+
+
+def exported(folder: Path, study: StudyRecord) -> dict[str, bytes]:
+    """An export of a study below the server's root: the bytes of its files."""
+    files = {"model.safetensors": bytes(range(256)) * 40, "subnet.json": b"{}"}
+    directory = folder / "runs" / study.name / "export"
+    directory.mkdir(parents=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    study.set_attribute("export", {"directory": str(directory), "trial": 3})
+    return files
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The application on a real port, in a thread; its URL."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def served(folder: Path, **changes: Any) -> Iterator[str]:
+    """A server on a real port."""
+    with serving(make_app(settings(folder, **changes))) as url:
+        yield url
+
+
+def keys_of(mistakes: Sequence[dict[str, Any]]) -> set[str]:
+    """Where mistakes are."""
+    return {mistake["key"] for mistake in mistakes}
+
+
+def document(answer: Any) -> Any:
+    """The JSON of an answer."""
+    return json.loads(answer.content)

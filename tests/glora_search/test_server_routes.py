@@ -1,0 +1,318 @@
+"""The routes of the server, in this process, over a real database with real studies."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from recording_cases import outcome
+from server_cases import OWN, exported, keys_of, record, settings, storage
+from tiny_study import study_table
+
+from glora_search.operations.running import LOG, ProcessRunner
+from glora_search.recording import Database
+from glora_search.server.app import make_app
+from glora_search.study.toml_text import toml_text
+
+API = "/api/v1"
+TOML = {"Content-Type": "application/toml"}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with Database(storage(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(tmp_path: Path, database: Database) -> Iterator[TestClient]:
+    with TestClient(make_app(settings(tmp_path)), base_url=OWN) as opened:
+        yield opened
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> dict[str, Any]:
+    """A study that strangers may send: nothing in it is a path."""
+    found = study_table(tmp_path)
+    del found["study"]["directory"]
+    del found["backbone"]["checkpoint"]
+    return {**found, "backbone": {**found["backbone"], "pretrained": True}}
+
+
+def test_every_route_answers_for_a_study(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    """With what it promises; and a route that is new has to be added here."""
+    study = record(database, "a")
+    exported(tmp_path, study)
+    (tmp_path / "runs" / "a" / LOG).write_text("searching ...\n{\n}\n")
+    digest = outcome(0, 0).candidate.subnet.digest
+    expected: dict[str, dict[str, Any]] = {
+        "/studies": {"total": 1, "next": None},
+        "/studies/{name}": {"study": "a", "evaluated": 9, "failed": 1, "position": 10},
+        "/studies/{name}/outcomes": {"next": 10, "more": False},
+        "/studies/{name}/history": {},
+        "/studies/{name}/front": {"measure": "loss"},
+        "/studies/{name}/winner": {},
+        "/studies/{name}/subnets/{digest}": {},
+        "/studies/{name}/artifacts": {},
+        "/health": {"status": "ok"},
+        "/ready": {"ready": True, "database": "ok", "ray": "not used"},
+    }
+    for route, fields in expected.items():
+        answer = client.get(API + route.format(name="a", digest=digest))
+        assert answer.status_code == 200, (route, answer.text)
+        assert answer.json().items() >= fields.items(), route
+    others = {
+        *("/studies/{name}/logs", "/studies/{name}/export", "/studies/{name}/report"),
+        *("/studies/{name}/artifacts/{file}", "/studies/{name}/events", "/studies/validate"),
+        *("/studies/{name}/start", "/studies/{name}/stop", "/studies/{name}/resume"),
+    }
+    paths = client.get(f"{API}/openapi.json").json()["paths"]
+    assert set(paths) == {API + route for route in (*expected, *others)} | {"/metrics"}
+    assert client.get(f"{API}/studies/a").json()["progress"] == "searching ..."
+    assert client.get(f"{API}/studies/a/logs").text.startswith("searching ...")
+
+
+def test_results_are_those_of_the_database(client: TestClient, database: Database) -> None:
+    study = record(database, "a")
+    trials = study.trials()
+    page = client.get(f"{API}/studies/a/outcomes").json()["outcomes"]
+    assert [o["digest"] for o in page] == [
+        o.candidate.subnet.digest for o in trials.values()
+    ]
+    losses = {n: o.loss for n, o in trials.items() if o.loss is not None}
+    best = min(losses, key=losses.__getitem__)
+    winner = client.get(f"{API}/studies/a/winner").json()
+    assert winner["outcome"]["trial"] == best
+    layers = trials[best].candidate.subnet.layers
+    assert winner["layers"] == {name: dict(layer.items()) for name, layer in layers.items()}
+    front = client.get(f"{API}/studies/a/front").json()["outcomes"]
+    assert front[-1]["trial"] == best
+    assert [o["n_params"] for o in front] == sorted({o["n_params"] for o in front})
+    history = client.get(f"{API}/studies/a/history").json()
+    assert history["improvements"][-1]["trial"] == best
+    assert history["generations"][0]["evaluated"] == 9
+
+
+def test_pages_hold_every_outcome_once(client: TestClient, database: Database) -> None:
+    """Also of a study that grows meanwhile."""
+    study = record(database, "a")
+    seen, since, grown = [], 0, False
+    while True:
+        page = client.get(f"{API}/studies/a/outcomes", params={"since": since, "limit": 3}).json()
+        seen += [o["trial"] for o in page["outcomes"]]
+        since = page["next"]
+        if not page["more"]:
+            if grown:
+                break
+            grown = True
+            with study.hold():
+                study.flush([outcome(1, index) for index in range(5)])
+    assert seen == list(range(15))
+
+
+def test_the_list_is_filtered_and_paged(client: TestClient, database: Database) -> None:
+    for name in ("one", "two", "three"):
+        record(database, name, 1)
+    page = client.get(f"{API}/studies", params={"limit": 2}).json()
+    assert ([s["study"] for s in page["studies"]], page["total"], page["next"]) == (
+        ["one", "two"],
+        3,
+        2,
+    )
+    rest = client.get(f"{API}/studies", params={"limit": 2, "offset": 2}).json()
+    assert ([s["study"] for s in rest["studies"]], rest["next"]) == (["three"], None)
+    found = client.get(f"{API}/studies", params={"contains": "t", "status": "searching"}).json()
+    assert [s["study"] for s in found["studies"]] == ["two", "three"]
+    assert client.get(f"{API}/studies", params={"running": True}).json()["total"] == 0
+
+
+def test_an_unknown_study_is_a_problem_on_every_route(
+    client: TestClient, database: Database
+) -> None:
+    record(database, "known", 1)
+    paths = client.get(f"{API}/openapi.json").json()["paths"]
+    tried = 0
+    for path, methods in paths.items():
+        if "{name}" in path:
+            for method in methods:
+                url = path.format(name="unknow", digest="0" * 8, file="x")
+                answer = client.request(method, url, params={"confirm": "unknow"})
+                assert answer.status_code == 404, (method, path, answer.text)
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.json()["type"].endswith(":study-not-found"), path
+                assert "known" in answer.json()["detail"]
+                tried += 1
+    assert tried >= 14
+
+
+def test_mistakes_are_told_at_once_with_keys_and_lines(client: TestClient) -> None:
+    text = '[study]\nname = "x"\ncolour = 1\n\n[search]\npopulation = 0\n'
+    for path in ("/studies/validate", "/studies"):
+        answer = client.post(API + path, content=text, headers=TOML)
+        assert answer.status_code == 422
+        found = {m["key"]: m["line"] for m in answer.json()["mistakes"]}
+        assert found == {
+            **{"study.colour": 3, "search.population": 6},
+            **{"backbone": None, "data": None, "space": None},
+        }
+    as_json = client.post(f"{API}/studies", json={"study": {"name": "x"}}).json()
+    assert keys_of(as_json["mistakes"]) == {"backbone", "data", "space"}
+    for body in (b"[study", b"\xff", b"a = " + b"[" * 5000, b"[search]\nmax_params = nan"):
+        unreadable = client.post(f"{API}/studies", content=body, headers=TOML)
+        assert unreadable.status_code == 422
+    assert client.get(f"{API}/studies").json()["total"] == 0
+
+
+def test_a_study_is_created_and_started_once(
+    client: TestClient, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever server; a process that ended frees it."""
+    began: list[tuple[str, ...]] = []
+
+    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+        began.append(words)
+        return os.getpid()  # a process that lives
+
+    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    checked = client.post(f"{API}/studies/validate", json=table)
+    assert checked.json()["resolved"]["search"]["population"] == 8
+    assert client.get(f"{API}/studies/tiny").status_code == 404
+    created = client.post(f"{API}/studies", content=toml_text(table), headers=TOML)
+    assert (created.status_code, created.json()) == (201, {"study": "tiny", "status": "created"})
+    assert client.get(created.headers["location"]).json()["planned"] == 24
+    assert client.post(f"{API}/studies", json=table).status_code == 409
+    assert client.post(f"{API}/studies/tiny/resume").status_code == 409
+    assert client.post(f"{API}/studies/tiny/stop").json()["type"].endswith("study-not-running")
+    assert client.post(f"{API}/studies/tiny/start").json()["status"] == "starting"
+    again = client.post(f"{API}/studies/tiny/start")
+    assert (again.status_code, again.json()["type"].rpartition(":")[2]) == (409, "study-held")
+    assert began == [("launch", "study.toml")]
+    assert client.delete(f"{API}/studies/tiny", params={"confirm": "tiny"}).status_code == 409
+
+
+def test_a_study_that_runs_is_neither_resumed_nor_deleted(
+    client: TestClient, database: Database
+) -> None:
+    study = record(database, "a")
+    with study.hold():
+        assert client.get(f"{API}/studies/a").json()["running"]
+        for answer in (
+            client.post(f"{API}/studies/a/resume"),
+            client.post(f"{API}/studies/a/start"),
+            client.delete(f"{API}/studies/a", params={"confirm": "a"}),
+        ):
+            assert answer.status_code == 409
+    assert not client.get(f"{API}/studies/a").json()["running"]
+
+
+def test_deleting_asks_for_the_name_and_leaves_others(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    """And a later study of the same name shows nothing of the one before."""
+    record(database, "a")
+    kept = record(database, "kept")
+    exported(tmp_path, kept)
+    (tmp_path / "runs" / "a").mkdir()
+    assert client.get(f"{API}/studies/a/outcomes").json()["next"] == 10
+    assert client.delete(f"{API}/studies/a").status_code == 422
+    assert client.delete(f"{API}/studies/a", params={"confirm": "b"}).status_code == 422
+    query = {"confirm": "a", "files": "delete"}
+    assert client.delete(f"{API}/studies/a", params=query).status_code == 204
+    assert client.get(f"{API}/studies/a").status_code == 404
+    assert not (tmp_path / "runs" / "a").exists()
+    assert (tmp_path / "runs" / "kept" / "export").is_dir()
+    assert len(kept.trials()) == 10
+    record(database, "a", 3, salt=1)
+    new = client.get(f"{API}/studies/a/outcomes").json()["outcomes"]
+    assert [o["digest"] for o in new] == [
+        outcome(0, index, salt=1).candidate.subnet.digest for index in range(3)
+    ]
+
+
+def test_a_study_that_was_replaced_elsewhere_is_read_anew(
+    client: TestClient, database: Database
+) -> None:
+    """Another server deleted it, and SQLite gave its key to another study of the same name."""
+    record(database, "a")
+    assert client.get(f"{API}/studies/a/outcomes").json()["next"] == 10
+    database.delete("a")
+    record(database, "a", 10, salt=1)
+    found = client.get(f"{API}/studies/a/outcomes").json()["outcomes"]
+    assert found[0]["digest"] == outcome(0, 0, salt=1).candidate.subnet.digest
+
+
+def test_an_export_is_a_zip_of_which_parts_can_be_asked(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    study = record(database, "a")
+    assert client.get(f"{API}/studies/a/export").status_code == 404
+    files = exported(tmp_path, study)
+    whole = client.get(f"{API}/studies/a/export")
+    with zipfile.ZipFile(io.BytesIO(whole.content)) as packed:
+        assert {name: packed.read(name) for name in packed.namelist()} == files
+    part = client.get(f"{API}/studies/a/export", headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, whole.content[100:200])
+    listed = client.get(f"{API}/studies/a/artifacts").json()["files"]
+    assert {f["name"]: f["bytes"] for f in listed} == {n: len(c) for n, c in files.items()}
+    one = client.get(
+        f"{API}/studies/a/artifacts/model.safetensors", headers={"Range": "bytes=-256"}
+    )
+    assert (one.status_code, one.content) == (206, bytes(range(256)))
+
+
+def test_files_outside_of_the_root_are_not_served(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    """Neither by what is stored with a study, nor by a symbolic link in its folder."""
+    study = record(database, "a")
+    exported(tmp_path, study)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    export = tmp_path / "runs" / "a" / "export"
+    (export / "link.txt").symlink_to(secret)
+    (tmp_path / "runs" / "a" / LOG).symlink_to(secret)
+    assert client.get(f"{API}/studies/a/artifacts/link.txt").status_code == 404
+    assert client.get(f"{API}/studies/a/logs").status_code == 404
+    for name in ("..%2f..%2fsecret.txt", "%2fetc%2fpasswd", "%2e%2e%2fstudies.db"):
+        assert client.get(f"{API}/studies/a/artifacts/{name}").status_code in (404, 422), name
+    study.set_attribute("export", {"directory": str(tmp_path)})
+    for path in ("export", "artifacts", "artifacts/secret.txt"):
+        answer = client.get(f"{API}/studies/a/{path}")
+        assert answer.status_code == 404
+        assert "not below" in answer.json()["detail"]
+
+
+def test_metrics_tell_what_the_database_knows(client: TestClient, database: Database) -> None:
+    study = record(database, "a")
+    with study.hold():
+        text = client.get("/metrics").text
+    assert 'glora_search_evaluations_total{state="complete",study="a"} 9.0' in text
+    assert 'glora_search_evaluations_total{state="failed",study="a"} 1.0' in text
+    assert 'glora_search_queue{study="a"} 40.0' in text
+    assert 'glora_search_running{study="a"} 1.0' in text
+    busy = [line for line in text.splitlines() if line.startswith("glora_search_busy_workers{")]
+    seconds = sum(o.eval_s for o in study.trials().values())
+    assert float(busy[0].split()[1]) == pytest.approx(seconds / 60)
+
+
+def test_a_server_without_its_database_says_so(tmp_path: Path) -> None:
+    """It starts all the same, and is ready when the database is there."""
+    away = f"sqlite:///{tmp_path / 'later' / 'x.db'}"
+    with TestClient(make_app(settings(tmp_path, storage=away)), base_url=OWN) as client:
+        assert client.get(f"{API}/health").status_code == 200
+        answer = client.get(f"{API}/ready")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert "no folder" in answer.json()["database"]
+        problem = client.get(f"{API}/studies")
+        assert problem.status_code == 503
+        assert problem.headers["content-type"] == "application/problem+json"
+        (tmp_path / "later").mkdir()
+        assert client.get(f"{API}/ready").json()["ready"]

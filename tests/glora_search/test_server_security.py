@@ -1,0 +1,311 @@
+"""Who may ask a server for what, and what a study file from a stranger may not name."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+from server_cases import OWN, READ_TOKEN, TOKEN, keys_of, record, settings, storage
+from tiny_study import study_table
+
+from glora_search.recording import Database
+from glora_search.server import admission
+from glora_search.server.admission import admitted
+from glora_search.server.app import make_app
+from glora_search.server.headers import HEADERS
+from glora_search.server.serving import ServeOptions, ServerError
+from glora_search.study.errors import StudyFileError
+from glora_search.study.study_file import StudyFile
+
+API = "/api/v1"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    with Database(storage(tmp_path)) as database:
+        record(database, "a", 1)
+    with TestClient(make_app(settings(tmp_path)), base_url=OWN) as opened:
+        yield opened
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[TestClient]:
+    with Database(storage(tmp_path)) as database:
+        record(database, "a", 1)
+    app = make_app(settings(tmp_path, token=TOKEN, read_token=READ_TOKEN))
+    with TestClient(app, base_url=OWN) as opened:
+        yield opened
+
+
+def test_every_route_asks_for_the_token_that_it_needs(guarded: TestClient) -> None:
+    """Whatever the route: a new one is found in the application, and guarded like the others."""
+    operations = 0
+    read = {"Authorization": f"Bearer {READ_TOKEN}"}
+    document = guarded.get(f"{API}/openapi.json", headers=read).json()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            url = path.format(name="zz", digest="0" * 8, file="x")
+            operations += 1
+
+            def ask(token: str | None, method: str = method, url: str = url) -> int:
+                headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+                return guarded.request(method, url, headers=headers).status_code
+
+            if url == f"{API}/health":
+                assert ask(None) == 200
+                continue
+            assert ask(None) == 401, path
+            assert ask("wrong-0123456789abcdef") == 401, path
+            assert ask(TOKEN) not in (401, 403), path
+            assert ask(READ_TOKEN) == 403 or method == "get", path
+            assert ask(READ_TOKEN) != 403 or method != "get", path
+    assert operations >= 20
+    assert guarded.get(f"{API}/openapi.json").status_code == 401
+    refused = guarded.get(f"{API}/studies")
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert guarded.get(f"{API}/studies", headers={"Authorization": TOKEN}).status_code == 401
+
+
+def test_a_token_is_never_told(
+    guarded: TestClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in logs nor in answers nor in the settings' own words."""
+    caplog.set_level(logging.DEBUG)
+    for token in (TOKEN, READ_TOKEN, f"{TOKEN}x"):
+        headers = {"Authorization": f"Bearer {token}"}
+        for path in (f"{API}/studies", f"{API}/studies/zz", f"{API}/nothing"):
+            assert TOKEN not in guarded.get(path, headers=headers).text
+    told = [caplog.text, *capfd.readouterr(), repr(guarded.app.state.settings)]
+    assert not any(token in text for token in (TOKEN, READ_TOKEN) for text in told)
+
+
+def test_a_name_that_is_not_the_servers_is_refused(client: TestClient) -> None:
+    """DNS rebinding: a page's own name was pointed to the loopback."""
+    for host in ("127.0.0.1:8484", "localhost:8484", "[::1]:8484", "LOCALHOST"):
+        assert client.get(f"{API}/studies", headers={"Host": host}).status_code == 200, host
+    for host in ("evil.example", "evil.example:8484", "localhost.evil.example", "", "[", "a@b"):
+        assert client.get(f"{API}/studies", headers={"Host": host}).status_code == 421, host
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8485"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_pages_of_other_sites_change_nothing(client: TestClient, headers: dict[str, str]) -> None:
+    for method, path in (
+        ("POST", "/studies/a/resume"),
+        ("POST", "/studies"),
+        ("DELETE", "/studies/a?confirm=a"),
+    ):
+        assert client.request(method, API + path, headers=headers).status_code == 403
+    assert client.get(f"{API}/studies/a").status_code == 200
+
+
+def test_own_pages_may(client: TestClient) -> None:
+    headers = {"Origin": OWN, "Sec-Fetch-Site": "same-origin"}
+    answer = client.delete(f"{API}/studies/a?confirm=a", headers=headers)
+    assert answer.status_code == 204
+
+
+def test_a_body_is_toml_or_json_and_small(client: TestClient, tmp_path: Path) -> None:
+    """A form of another site can send neither; and nobody fills the memory."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        headers = {"Content-Type": kind}
+        answer = client.post(f"{API}/studies", content=b"a = 1", headers=headers)
+        assert answer.status_code == 415, kind
+    most = settings(tmp_path).max_body_bytes
+    headers = {"Content-Type": "application/toml"}
+    told = client.post(f"{API}/studies", content=b"#" * (most + 1), headers=headers)
+    assert told.status_code == 413
+
+    def pieces() -> Iterator[bytes]:  # without a Content-Length
+        for _ in range(most // 1000 + 2):
+            yield b"#" * 1000
+
+    assert client.post(f"{API}/studies", content=pieces(), headers=headers).status_code == 413
+
+
+def test_all_answers_have_the_headers(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also refusals, and what nobody thought of."""
+    app = client.app
+    monkeypatch.setattr(app.state.service, "status", lambda _name: 1 / 0)
+    quiet = TestClient(app, base_url=OWN, raise_server_exceptions=False)
+    answers = {
+        quiet.get(f"{API}/studies"): 200,
+        quiet.get(f"{API}/studies/a"): 500,
+        quiet.get("/nothing"): 404,
+        quiet.post(f"{API}/studies", headers={"Origin": "http://evil.example"}): 403,
+        quiet.get(f"{API}/studies", headers={"Host": "evil.example"}): 421,
+    }
+    for answer, status in answers.items():
+        assert answer.status_code == status
+        assert answer.headers.items() >= {k.lower(): v for k, v in HEADERS.items()}.items()
+        assert "access-control-allow-origin" not in answer.headers
+        assert "division" not in answer.text
+    policy = HEADERS["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_other_machines_are_let_in_with_a_token_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOKEN", "READ_TOKEN", "TOKEN_FILE", "READ_TOKEN_FILE"):
+        monkeypatch.delenv(f"GLORA_SEARCH_SERVER_{name}", raising=False)
+
+    def options(host: str = "0.0.0.0", **changes: Any) -> ServeOptions:
+        given = {"port": 1, "root": tmp_path / "runs", "storage": storage(tmp_path)}
+        return ServeOptions(host=host, **{**given, **changes})
+
+    with pytest.raises(ServerError, match="--token-file"):
+        options().settings()
+    assert options("127.0.0.1").settings().token is None
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o644)
+    with pytest.raises(ServerError, match="chmod 600"):
+        options(token_file=file).settings()
+    file.chmod(0o600)
+    assert options(token_file=file).settings().token == TOKEN
+    monkeypatch.setenv("GLORA_SEARCH_SERVER_TOKEN", "short")
+    with pytest.raises(ServerError, match="at least 16") as caught:
+        options().settings()
+    assert "short" not in str(caught.value)
+    monkeypatch.setenv("GLORA_SEARCH_SERVER_TOKEN_FILE", str(file))
+    assert options().settings().token == TOKEN
+    monkeypatch.setenv("GLORA_SEARCH_SERVER_READ_TOKEN", TOKEN)
+    with pytest.raises(ServerError, match="the same"):
+        options().settings()
+
+
+# Study files of strangers
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> dict[str, Any]:
+    found = study_table(tmp_path)
+    del found["study"]["directory"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "backbone.safetensors").rename(tmp_path / "data" / "backbone.safetensors")
+    found["backbone"]["checkpoint"] = "backbone.safetensors"
+    return found
+
+
+def test_a_study_reads_below_the_data_roots_and_writes_below_the_root(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
+    allowed = settings(tmp_path, data_roots=(tmp_path / "data",), artifacts=("s3://mine/x",))
+    table["export"] = {"directory": "best"}
+    table["cluster"]["artifacts"] = "s3://mine/x/y"
+    found = admitted(table, allowed)
+    assert found["study"]["directory"] == str(allowed.root)
+    assert found["backbone"]["checkpoint"] == str(tmp_path / "data" / "backbone.safetensors")
+    assert found["export"]["directory"] == str(allowed.root / "tiny" / "best")
+
+
+HOSTILE: list[tuple[str, Any]] = [
+    ("study.directory", "/tmp"),
+    ("study.directory", "../elsewhere"),
+    ("study.name", "supernets"),
+    ("study.name", "../x"),
+    ("backbone.checkpoint", "/etc/passwd"),
+    ("backbone.checkpoint", "../secret"),
+    ("backbone.checkpoint", "link/secret"),
+    ("backbone.checkpoint", "~/.ssh/id_rsa"),
+    ("backbone.checkpoint", "a\x00b"),
+    ("supernet.checkpoint", "/etc/passwd"),
+    ("backbone.model", "local-dir:/etc"),
+    ("backbone.model", "hf-hub:evil/model"),
+    ("backbone.args.checkpoint_path", "x.pth"),
+    ("backbone.args.pretrained_cfg", {"file": "/etc/passwd"}),
+    ("backbone.args.cache_dir", "x"),
+    ("backbone.args.img_size", "/etc/passwd"),
+    ("backbone.pretrain", {"data": {"source": "folder", "root": "/etc"}}),
+    ("data", {"source": "folder", "root": "/etc"}),
+    ("data", {"source": "folder", "root": ".", "train": "../../etc"}),
+    ("data", {"source": "vtab", "root": ".", "task": "/etc"}),
+    ("data", {"source": "timm", "name": "wds/x", "train_split": "x"}),
+    ("data", {"source": "timm", "name": "hfds//etc"}),
+    ("data", {"source": "timm", "name": "torch/x", "train_split": "pipe:touch /tmp/x"}),
+    ("cluster.address", "http://169.254.169.254"),
+    ("cluster.address", "auto"),
+    ("cluster.artifacts", "/etc"),
+    ("cluster.artifacts", "s3://mine/x/../y"),
+    ("cluster.artifacts", "s3://mine/xyz"),
+    ("export.directory", "/tmp/x"),
+    ("export.directory", "../other/export"),
+    ("export.directory", "."),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), HOSTILE)
+def test_a_study_cannot_name_what_is_not_its_own(
+    table: dict[str, Any], tmp_path: Path, key: str, value: Any
+) -> None:
+    allowed = settings(tmp_path, data_roots=(tmp_path / "data",), artifacts=("s3://mine/x",))
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "data" / "link").symlink_to(tmp_path)
+    *sections, last = key.split(".")
+    target = table = copy.deepcopy(table)
+    if key == "backbone.pretrain":
+        del table["backbone"]["checkpoint"]
+    for section in sections:
+        target = target.setdefault(section, {})
+    target[last] = value
+    with pytest.raises(StudyFileError) as caught:
+        admitted(table, allowed)
+    named = keys_of([vars(mistake) for mistake in caught.value.mistakes])
+    assert any(f"{found}.".startswith(f"{key}.") for found in named), named
+
+
+def _texts(kind: type[BaseModel], place: str = "") -> Iterator[tuple[str, bool]]:
+    """Each key of a section that holds a text or a path, and whether it is a path."""
+    for name, field in kind.model_fields.items():
+        key = f"{place}{name}"
+        for part in _parts(field.annotation):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _texts(part, f"{key}.")
+            elif part in (str, Path):
+                yield key, part is Path
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal or not inner:
+        yield annotation
+        return
+    for each in inner:
+        yield from _parts(each)
+
+
+def test_every_key_that_could_be_a_path_is_known() -> None:
+    """A new key of a study file that holds a path or a free text has to be decided on here."""
+    found = set(_texts(StudyFile))
+    paths = {key for key, is_path in found if is_path}
+    assert paths <= {*admission.READ, *admission.WRITTEN}
+    data = {
+        f"{section}.{key}"
+        for section in ("data", "backbone.pretrain.data")
+        for key in (*admission.NAMES, *admission.SPLITS)
+    }
+    decided = {
+        *(*admission.READ, *admission.WRITTEN, *admission.MACHINES, *admission.FREE, *data),
+        *("backbone.model", "backbone.args", "space.choices"),
+    }
+    assert {key for key, _ in found} <= decided
+    assert len(found) > 15
