@@ -136,7 +136,10 @@ DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the 
     "proposing": {""},
     "recording": {"", "storage_url", "batch_writer", "shielding"},
     "evaluating": {"", "in_process", "package", "ray_actors", "results"},
-    "reporting": {"", "trials"},
+    "reporting": {  # what writes the report, and the data that the page of the service shares
+        *("", "blocks", "course", "formatting", "frequencies", "marks", "snapshot", "summary"),
+        *("tokens", "trials"),
+    },
     "bench": {
         *("ahead", "data_check", "layout", "plan", "power", "published", "recipes", "runs"),
         *("schedule", "suite_plan", "suites", "table", "statistics"),

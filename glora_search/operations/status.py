@@ -24,6 +24,7 @@ class ListedStudy:
         evaluated: Subnets, or recipes of a sweep, that have figures.
         failed: Those that failed.
         planned: How many there will be; None where that is not stored.
+        max_failures: At how many failures it ends; None where that is not stored.
         fitness: What it optimises.
         best: The best fitness so far.
         best_text: The same as tables show it.
@@ -36,6 +37,7 @@ class ListedStudy:
     evaluated: int = 0
     failed: int = 0
     planned: int | None = None
+    max_failures: int | None = None
     fitness: str = ""
     best: float | None = None
     best_text: str = "-"
@@ -251,6 +253,7 @@ def _listed(study: StudySummary) -> ListedStudy:
         evaluated=study.n_complete,
         failed=study.n_failed,
         planned=planned,
+        max_failures=_search_section(study.attributes).get("max_failures"),
         fitness=f"val {study.objectives}",
         best=best,
         best_text=study.objectives.each[0].text(best),

@@ -124,6 +124,9 @@ class PatientStore:
     def tally(self) -> Tally:  # noqa: D102
         return self._patience.attempt(self._store.tally)
 
+    def values(self) -> list[float]:  # noqa: D102
+        return self._patience.attempt(self._store.values)
+
     def evaluation_s(self, within_s: float) -> float:  # noqa: D102
         return self._patience.attempt(lambda: self._store.evaluation_s(within_s))
 

@@ -121,6 +121,9 @@ class PublicStore:
             best_value=best(values, default=None),
         )
 
+    def values(self) -> list[float]:  # noqa: D102
+        return [trial.values[0] for trial in self._ours() if trial.values]
+
     def evaluation_s(self, within_s: float) -> float:  # noqa: D102
         since = datetime.now() - timedelta(seconds=within_s)
         ended = [t for t in self._ours() if t.datetime_complete and t.datetime_complete >= since]

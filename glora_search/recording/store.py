@@ -83,6 +83,10 @@ class StudyStore(Protocol):
         """Counts and best value of what `trials` returns, without reading the trials."""
         ...
 
+    def values(self) -> list[float]:
+        """The first value of each of our complete trials, in the order of their numbers."""
+        ...
+
     def evaluation_s(self, within_s: float) -> float:
         """Seconds of evaluation of the trials that were recorded within the last `within_s`."""
         ...

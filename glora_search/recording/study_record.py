@@ -138,6 +138,12 @@ class StudyRecord:
         complete = [outcome for outcome in self._store.trials().values() if not outcome.failed]
         return min(complete, key=self.objectives.rank, default=None)
 
+    def values(self) -> list[float]:
+        """The fitness of each complete trial, in the order of their numbers, without reading all of
+        the trials; of several objectives the first.
+        """
+        return self._store.values()
+
     def tally(self) -> Tally:
         """How many outcomes are recorded, and the best value, without reading all of them."""
         return self._store.tally()

@@ -194,6 +194,21 @@ class TableStore:
         n_failed, _ = found.get(TrialState.FAIL, (0, None))
         return Tally(n_complete=n_complete, n_failed=n_failed, best_value=best_value)
 
+    def values(self) -> list[float]:  # noqa: D102
+        query = (
+            sa.select(_VALUES.c.value)
+            .join(_TRIALS, _TRIALS.c.trial_id == _VALUES.c.trial_id)
+            .where(
+                _TRIALS.c.study_id == self._study_id,
+                _TRIALS.c.state == TrialState.COMPLETE,
+                _VALUES.c.objective == 0,
+                _marked(),
+            )
+            .order_by(_TRIALS.c.number)
+        )
+        with self._connection.reading() as c:
+            return list(c.scalars(query))
+
     def evaluation_s(self, within_s: float) -> float:  # noqa: D102
         since = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=within_s)
         seconds = sa.func.sum(sa.cast(_ATTRIBUTES.c.value_json, sa.Float))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from glora_search.recording import StudyRecord
 from glora_search.reporting.attributes import StudyFacts, read_facts
@@ -160,11 +162,30 @@ def take_snapshot(record: StudyRecord) -> Snapshot:
         StorageError: The database fails.
     """
     holder = record.holder
+    return snapshot_of(
+        record,
+        record.trials(),
+        record.attributes,
+        holder=None if holder is None else str(holder),
+    )
+
+
+def snapshot_of(
+    record: StudyRecord, trials: Trials, attributes: Mapping[str, Any], *, holder: str | None
+) -> Snapshot:
+    """What a report is about, from what was read of a study; the database is not asked.
+
+    Args:
+        record: The study.
+        trials: All of its outcomes, in any order.
+        attributes: What is stored with it.
+        holder: The process that drives it; None where none does.
+    """
     return Snapshot(
         name=record.name,
         space=record.space,
         objectives=record.objectives,
-        trials=in_search_order(record.trials()),
-        facts=read_facts(record.attributes),
-        holder=None if holder is None else str(holder),
+        trials=in_search_order(trials),
+        facts=read_facts(attributes),
+        holder=holder,
     )

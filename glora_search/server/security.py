@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 
 from glora_search.server.documents import JSON, TOML
 from glora_search.server.headers import HEADERS
@@ -30,6 +32,21 @@ GUARDED: Final = ("/api/", "/metrics")
 
 OPEN: Final = ("/api/v1/health",)
 """What needs no token: it tells that the server lives, and nothing else."""
+
+
+FORM: Final = "application/x-www-form-urlencoded"
+"""What the page's forms send."""
+
+COOKIE: Final = "glora_search_token"
+"""Where the page keeps a person's token; scripts cannot read it, other sites cannot send it."""
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What a request may do: read, and change something."""
+
+    reads: bool
+    changes: bool
 
 
 class Security:
@@ -65,7 +82,7 @@ class Security:
         _check_host(headers, self._settings)
         if scope["method"] not in SAFE:
             _check_origin(headers)
-            _check_type(headers)
+            _check_type(headers, scope["path"])
         _check_length(headers, self._settings.max_body_bytes)
         path: str = scope["path"]
         if path.startswith(GUARDED) and path not in OPEN:
@@ -94,10 +111,14 @@ def _check_origin(headers: Headers) -> None:
         raise RefusedError(403, "pages of other sites may not change anything here")
 
 
-def _check_type(headers: Headers) -> None:
+def _check_type(headers: Headers, path: str) -> None:
+    """Where data are, only what no form can send; elsewhere the page's forms, which it guards."""
+    accepted = (JSON, TOML) if path.startswith(GUARDED) else (FORM,)
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if has_body and media_type(headers) not in (JSON, TOML):
-        raise RefusedError(415, f"a body is {TOML} or {JSON}, and says so in Content-Type")
+    if has_body and media_type(headers) not in accepted:
+        raise RefusedError(
+            415, f"a body is {' or '.join(accepted)} here, and says so in Content-Type"
+        )
 
 
 def _check_length(headers: Headers, most: int) -> None:
@@ -109,18 +130,28 @@ def _check_length(headers: Headers, most: int) -> None:
 
 
 def _check_token(headers: Headers, settings: ServerSettings, *, reads: bool) -> None:
-    """Compare in constant time, with every token there is."""
-    if settings.token is None and settings.read_token is None:
+    rights = allowed(headers, settings)
+    if rights.changes or (rights.reads and reads):
         return
+    if rights.reads:
+        raise RefusedError(403, "this token may only read")
+    raise RefusedError(401, "bring a token: Authorization: Bearer TOKEN")
+
+
+def allowed(headers: Headers, settings: ServerSettings) -> Rights:
+    """What a request may do, by the token in its header `Authorization`, or in the page's cookie.
+
+    Tokens are compared in constant time, with every one there is.
+    """
+    if settings.token is None and settings.read_token is None:
+        return Rights(reads=True, changes=True)
     scheme, _, given = headers.get("authorization", "").partition(" ")
+    if not scheme:  # a browser that follows events sends no header of its own, but the cookie
+        scheme, given = "bearer", cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
     brought = given.strip().encode() if scheme.lower() == "bearer" else b""
     may_all = _equal(brought, settings.token)
     may_read = _equal(brought, settings.read_token)
-    if may_all or (may_read and reads):
-        return
-    if may_read:
-        raise RefusedError(403, "this token may only read")
-    raise RefusedError(401, "bring a token: Authorization: Bearer TOKEN")
+    return Rights(reads=may_all or may_read, changes=may_all)
 
 
 def _equal(brought: bytes, token: str | None) -> bool:

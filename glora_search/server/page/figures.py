@@ -1,0 +1,329 @@
+"""The figures of a study: its course, its trade-off, and the choices that survive.
+
+Pure functions from what was read of a study to charts. The data are those of the HTML report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glora_search.reporting.course import best_so_far, generations, shown_value, use_log_axis
+from glora_search.reporting.frequencies import observed_shares, pool
+from glora_search.reporting.marks import operator_marks
+from glora_search.reporting.tokens import in_order, short_form
+from glora_search.reporting.trials import Trials, pareto_front
+from glora_search.server.page.charts import (
+    SIDE,
+    Chart,
+    Key,
+    Scale,
+    Shape,
+    Tick,
+    dots,
+    placed,
+    scale_of,
+    stairs,
+    x_ticks,
+    y_ticks,
+)
+from glora_search.study.objectives import PARAMS, TOP1, Objective, Objectives
+from search_spaces import SUPPORTS, SearchSpace, rank_of
+
+_SURVIVORS = 20
+_MOST_COLUMNS = 40
+_RAMP = 8
+"""The darkest of the steps in which the style sheet has the colours of ranks."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A study in a comparison.
+
+    Args:
+        place: Which of the compared ones, counted from 0: it keeps its colour in all charts.
+        name: Its name.
+        trials: Its outcomes.
+    """
+
+    place: int
+    name: str
+    trials: Trials
+
+    @property
+    def css(self) -> str:
+        """The class of its line."""
+        return f"series series-{self.place}"
+
+
+def history_chart(trials: Trials, measure: Objective) -> Chart:
+    """The fitness of each subnet, in the order of the search, and the best so far.
+
+    Args:
+        trials: In the order of the search, at least one.
+        measure: The fitness.
+    """
+    values = [shown_value(outcome, measure) for outcome in trials.values()]
+    known = [value for value in values if value is not None]
+    x = Scale(0.0, max(len(trials), 2) + 0.0)
+    y = scale_of(known, log=use_log_axis(trials, measure))
+    best = best_so_far(trials, measure)
+    shapes, keys = _points(trials, list(range(1, len(trials) + 1)), measure, x, y)
+    bounds = [g.start for g in generations(list(trials.values()))[1:]]
+    if len(bounds) <= _MOST_COLUMNS:
+        lines = "".join(f"M{round(SIDE * x.share(b + 0.5))} 0V{SIDE}" for b in bounds)
+        shapes.insert(0, Shape("grid", lines))
+    if best:
+        steps = placed([(place + 1, value) for place, value in best], x, y)
+        shapes.append(Shape("best", stairs(steps, round(SIDE * x.share(len(trials))))))
+        keys.append(Key("best", "best so far"))
+    failed = [k for k, outcome in enumerate(trials.values(), start=1) if outcome.failed]
+    if failed:
+        shapes.append(
+            Shape("failed", "".join(f"M{round(SIDE * x.share(k))} {SIDE}v-40" for k in failed))
+        )
+        keys.append(Key("failed", "failed"))
+    last = f"; the best so far is {best[-1][1]:.4g}" if best else ""
+    return Chart(
+        told=f"{measure.axis_title} of {len(trials):,} evaluations in their order{last}.",
+        x_title="evaluation",
+        y_title=measure.axis_title,
+        x_ticks=x_ticks(x),
+        y_ticks=y_ticks(y) if known else (),
+        shapes=tuple(shapes),
+        keys=tuple(keys),
+    )
+
+
+def trade_off_chart(trials: Trials, winner: int | None) -> Chart:
+    """Val top-1 against adapter parameters, with the front and the winner.
+
+    Args:
+        trials: At least one complete.
+        winner: Its number.
+    """
+    complete = {number: o for number, o in trials.items() if not o.failed}
+    front = pareto_front(complete, TOP1)
+    x = scale_of(float(o.candidate.n_params) for o in complete.values())
+    y = scale_of(v for o in complete.values() if (v := shown_value(o, TOP1)) is not None)
+    across = [o.candidate.n_params for o in complete.values()]
+    shapes, keys = _points(complete, across, TOP1, x, y)
+
+    def where(numbers: Sequence[int]) -> list[tuple[int, int]]:
+        return placed(
+            [
+                (complete[n].candidate.n_params, shown_value(complete[n], TOP1) or 0.0)
+                for n in numbers
+            ],
+            x,
+            y,
+        )
+
+    on_front = where(front)
+    shapes += [Shape("front", stairs(on_front, SIDE)), Shape("front-dots", dots(on_front))]
+    keys.append(Key("front", f"front of {len(front)}"))
+    if winner in complete:
+        place = dots(where([winner]))
+        shapes += [Shape("winner-ring", place), Shape("winner", place)]
+        keys.append(Key("winner", "winner"))
+    return Chart(
+        told=(
+            f"Val top-1 against adapter parameters of {len(complete):,} subnets; "
+            f"{len(front)} of them are on the front."
+        ),
+        x_title=PARAMS.axis_title,
+        y_title=TOP1.axis_title,
+        x_ticks=x_ticks(x, most=4),
+        y_ticks=y_ticks(y),
+        shapes=tuple(shapes),
+        keys=tuple(keys),
+    )
+
+
+def comparison_chart(studies: Sequence[Compared], measure: Objective) -> Chart:
+    """The best so far of several studies over their evaluations.
+
+    Args:
+        studies: Those that have this fitness; trials in the order of the search.
+        measure: The fitness.
+    """
+    courses = [(study, best_so_far(study.trials, measure)) for study in studies]
+    values = [value for _, course in courses for _, value in course]
+    x = Scale(0.0, max(2.0, *(float(len(study.trials)) for study in studies)))
+    y = scale_of(values, log=bool(values) and 0 < 10 * min(values) < max(values))
+    shapes = []
+    for study, course in courses:
+        steps = placed([(place + 1, value) for place, value in course], x, y)
+        shapes.append(Shape(study.css, stairs(steps, round(SIDE * x.share(len(study.trials))))))
+    return Chart(
+        told=f"The best {measure.title} so far over the evaluations of {_names(studies)}.",
+        x_title="evaluation",
+        y_title=f"best {measure.axis_title}",
+        x_ticks=x_ticks(x),
+        y_ticks=y_ticks(y),
+        shapes=tuple(shapes),
+        keys=tuple(Key(study.css, study.name) for study in studies),
+    )
+
+
+def fronts_chart(studies: Sequence[Compared]) -> Chart:
+    """The fronts of val top-1 against adapter parameters of several studies.
+
+    Args:
+        studies: With complete trials alone, at least one of each.
+    """
+    fronts = [
+        [
+            (float(study.trials[n].candidate.n_params), shown_value(study.trials[n], TOP1) or 0.0)
+            for n in pareto_front(study.trials, TOP1)
+        ]
+        for study in studies
+    ]
+    x = scale_of(at for front in fronts for at, _ in front)
+    y = scale_of(value for front in fronts for _, value in front)
+    shapes = []
+    for study, front in zip(studies, fronts, strict=True):
+        points = placed(front, x, y)
+        shapes += [
+            Shape(study.css, stairs(points, SIDE)),
+            Shape(f"{study.css} series-dots", dots(points)),
+        ]
+    return Chart(
+        told=f"The fronts of val top-1 against adapter parameters of {_names(studies)}.",
+        x_title=PARAMS.axis_title,
+        y_title=TOP1.axis_title,
+        x_ticks=x_ticks(x, most=4),
+        y_ticks=y_ticks(y),
+        shapes=tuple(shapes),
+        keys=tuple(Key(study.css, study.name) for study in studies),
+    )
+
+
+def _names(studies: Sequence[Compared]) -> str:
+    return ", ".join(study.name for study in studies)
+
+
+def survival_charts(
+    space: SearchSpace, trials: Trials, objectives: Objectives
+) -> tuple[tuple[str, Chart], ...]:
+    """For each support tensor, its choices among the best subnets after each generation.
+
+    Args:
+        space: Gives the genes.
+        trials: In the order of the search, at least one complete.
+        objectives: By which the best are found: the 20 best of all generations until then, but no
+            more than half of the subnets.
+
+    Returns:
+        (support tensor, chart); the shares of a column are stacked and sum to 1.
+    """
+    after = _best_after_each(trials, objectives)
+    after = after[:: -(-len(after) // _MOST_COLUMNS)]
+    shares = [
+        observed_shares(space, [trials[n].candidate.subnet for n in best]) for _, best in after
+    ]
+    charts = []
+    for support in SUPPORTS:
+        genes = [gene for gene in space.genes if gene.name.endswith(f".{support}")]
+        tokens = in_order(token for gene in genes for token in gene.choices)
+        columns = [pool(found, genes) for found in shares] if genes else []
+        if len(tokens) > 1:
+            labels = [generation for generation, _ in after]
+            charts.append((support, _stacked(support, tokens, columns, labels)))
+    return tuple(charts)
+
+
+def token_css(tokens: Sequence[str]) -> dict[str, str]:
+    """The class of the style sheet that colours each token; ranks share a ramp of nine steps."""
+    ranks = [token for token in in_order(tokens) if rank_of(token)]
+    # As in the report, one or two ranks do without the dark end.
+    steps = _RAMP if len(ranks) > 2 else _RAMP // 2
+    found = {
+        token: f"t-rank-{round(steps * k / max(1, len(ranks) - 1))}"
+        for k, token in enumerate(ranks)
+    }
+    return {token: found.get(token, f"t-{token}") for token in tokens}
+
+
+def spark_path(values: Sequence[float], *, higher_is_better: bool) -> str:
+    """The best so far as a line in a plot of 1000 by 1000; empty with fewer than two values."""
+    if len(values) < 2:
+        return ""
+    better = max if higher_is_better else min
+    best = [values[0]]
+    for value in values[1:]:
+        best.append(better(best[-1], value))
+    x, y = Scale(0.0, len(values) - 1.0), scale_of(best, margin=0.1)
+    return stairs(placed(list(enumerate(best)), x, y), SIDE)
+
+
+def _points(
+    trials: Trials, across: Sequence[float], measure: Objective, x: Scale, y: Scale
+) -> tuple[list[Shape], list[Key]]:
+    """A path of dots for each operator, and the legend's entries for them."""
+    shapes, keys, others = [], [], 0
+    for operator in operator_marks(o.candidate.operator for o in trials.values()):
+        points = [
+            (at, value)
+            for at, outcome in zip(across, trials.values(), strict=True)
+            if outcome.candidate.operator == operator
+            and (value := shown_value(outcome, measure)) is not None
+        ]
+        css = f"dots op-{operator}"
+        if operator not in ("random", "mutation", "crossover"):
+            css, others = f"dots op-more-{others % 4}", others + 1
+        if points:
+            shapes.append(Shape(css, dots(placed(points, x, y))))
+            keys.append(Key(css, operator))
+    return shapes, keys
+
+
+def _best_after_each(trials: Trials, objectives: Objectives) -> list[tuple[int, list[int]]]:
+    """(generation, numbers of the best until its end), for generations that have any."""
+    found: list[tuple[int, list[int]]] = []
+    seen: list[int] = []
+    best: list[int] = []
+    numbers = list(trials)
+    for stretch in generations(list(trials.values())):
+        new = [n for n in numbers[stretch.start : stretch.stop] if not trials[n].failed]
+        seen += new
+        best = sorted([*best, *new], key=lambda n: objectives.rank(trials[n]))[:_SURVIVORS]
+        if seen:
+            found.append((stretch.number, best[: max(1, -(-len(seen) // 2))]))
+    return found
+
+
+def _stacked(
+    support: str, tokens: Sequence[str], columns: Sequence[dict[str, float]], labels: Sequence[int]
+) -> Chart:
+    css, width = token_css(tokens), SIDE / len(columns)
+    below = [0.0] * len(columns)
+    shapes = []
+    for token in tokens:
+        parts = []
+        for k, column in enumerate(columns):
+            share = column.get(token, 0.0)
+            if share:
+                left, top = round(k * width), round(SIDE * (1 - below[k] - share))
+                right, bottom = round((k + 1) * width), round(SIDE * (1 - below[k]))
+                parts.append(f"M{left} {top}H{right}V{bottom}H{left}z")
+            below[k] += share
+        if parts:
+            shapes.append(Shape(f"area {css[token]}", "".join(parts)))
+    shown = sorted({0, len(columns) // 2, len(columns) - 1})
+    last = ", ".join(
+        f"{token} {100 * columns[-1].get(token, 0.0):.0f} %"
+        for token in tokens
+        if columns[-1].get(token)
+    )
+    return Chart(
+        told=f"Choices of {support} among the best after each generation; at the end {last}.",
+        x_title="generation",
+        y_title="share of the best",
+        x_ticks=tuple(
+            Tick(round(100 * (k + 0.5) / len(columns), 2), str(labels[k])) for k in shown
+        ),
+        y_ticks=(Tick(0, "100 %"), Tick(50, "50 %"), Tick(100, "0 %")),
+        shapes=tuple(shapes),
+        keys=tuple(Key(f"area {css[token]}", short_form(token)) for token in tokens),
+    )

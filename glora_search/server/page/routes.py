@@ -1,0 +1,226 @@
+"""The pages that show studies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from glora_search.operations.serving import (
+    CREATED,
+    served_studies,
+    starter_of,
+    table_of,
+    unlaunched_status,
+)
+from glora_search.reporting.snapshot import Snapshot, snapshot_of
+from glora_search.server.page.access import visitor_of
+from glora_search.server.page.figures import spark_path
+from glora_search.server.page.rendering import STATIC, render, static_file
+from glora_search.server.page.routing import PageRoute
+from glora_search.server.page.states import State, state_of
+from glora_search.server.page.views import (
+    Row,
+    comparison_view,
+    measure_of,
+    page_of,
+    row_of,
+    study_view,
+    unlaunched_view,
+)
+from glora_search.server.service import Service
+from glora_search.study.errors import StudyNotFoundError
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+_MOST_COMPARED: Final = 8  # as many lines as the style sheet tells apart
+_LOG_TAIL: Final = 6000
+_DID: Final = {
+    "start": "The study is being started. That takes a moment: backbone and data are read first.",
+    "stop": "The study was asked to stop. It ends once what has arrived is written.",
+    "resume": "The study is being resumed. That takes a moment: backbone and data are read first.",
+}
+
+
+@router.get("/static/{name}")
+def static(name: str) -> Response:
+    """Style sheet, script and icon."""
+    if name not in STATIC:
+        return Response(status_code=404)
+    return Response(
+        static_file(name),
+        media_type=STATIC[name],
+        headers={"Cache-Control": "public, max-age=31536000, immutable"},
+    )
+
+
+@router.get("/")
+def studies(request: Request) -> HTMLResponse:
+    """All studies."""
+    return render("studies", request, here="studies", rows=_rows(request))
+
+
+@router.get("/live")
+def studies_live(request: Request) -> HTMLResponse:
+    """What changes on the list of studies."""
+    return render("studies_live", request, rows=_rows(request))
+
+
+@router.get("/studies/{name}")
+def study(request: Request, name: str, did: str = "") -> HTMLResponse:
+    """A study."""
+    return render("study", request, here="study", notice=_DID.get(did), **_study(request, name))
+
+
+@router.get("/studies/{name}/live")
+def study_live(request: Request, name: str) -> HTMLResponse:
+    """What changes on the page of a study."""
+    return render("study_live", request, **_study(request, name))
+
+
+@router.get("/compare")
+def compare(request: Request) -> HTMLResponse:
+    """Two studies or more, side by side."""
+    chosen = list(dict.fromkeys(request.query_params.getlist("study")))[:_MOST_COMPARED]
+    service: Service = request.app.state.service
+    choices = [s.name for s in service.database.list_studies() if s.n_complete]
+    problem, shown = None, {}
+    missing = [name for name in chosen if name not in choices]
+    if missing:
+        problem = f"There is no study {missing[0]!r} that has been evaluated; choose others below."
+    elif len(chosen) == 1:
+        problem = "A comparison needs two studies; choose another one below."
+    elif chosen:
+        shown = comparison_view([_launched(service, name)[:2] for name in chosen])
+    values: dict[str, Any] = {"columns": (), "charts": (), "front": None, "differing": (), **shown}
+    return render(
+        "compare",
+        request,
+        status=404 if missing else 200,
+        here="compare",
+        problem=problem,
+        chosen=chosen,
+        choices=choices,
+        **values,
+    )
+
+
+def _rows(request: Request) -> list[Row]:
+    service: Service = request.app.state.service
+    rows = []
+    for listed in served_studies(service.database).studies:
+        said = None if listed.held_by or "/" in listed.study else service.progress(listed.study)
+        rows.append(row_of(listed, spark=_spark(request, listed), said=said))
+    return rows
+
+
+def _spark(request: Request, listed: Any) -> str:
+    """The course of a study's best; drawn again only where it has grown."""
+    measure = measure_of(listed)
+    if measure is None or not listed.evaluated:
+        return ""
+    kept: dict[str, tuple[Any, str]] = request.app.state._state.setdefault("sparks", {})
+    key = (listed.evaluated, listed.best)
+    if kept.get(listed.study, (None, ""))[0] != key:
+        values = request.app.state.service.database.open_study(listed.study).values()
+        path = spark_path(values, higher_is_better=measure.higher_is_better)
+        kept[listed.study] = (key, path)
+    return kept[listed.study][1]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the page shows of a study besides its data."""
+
+    planned: int | None
+    position: int
+    has_export: bool
+
+
+def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
+    view = service.view(name)
+    holder = view.holder or starter_of(service.database, name)
+    held_by = None if holder is None else str(holder)
+    snapshot = snapshot_of(view.record, view.trials, view.attributes, holder=held_by)
+    search = snapshot.facts.study.get("search")
+    state = state_of(
+        "starting" if holder is not None and view.holder is None else snapshot.facts.status,
+        held_by=held_by,
+        failed=view.status.failed,
+        max_failures=search.get("max_failures") if isinstance(search, dict) else None,
+        said=service.progress(name),
+    )
+    export = snapshot.facts.export
+    facts = _Facts(
+        view.status.planned, view.position, export is not None and export.directory is not None
+    )
+    return snapshot, state, facts
+
+
+def _study(request: Request, name: str) -> dict[str, Any]:
+    service: Service = request.app.state.service
+    try:
+        snapshot, state, facts = _launched(service, name)
+    except StudyNotFoundError as not_found:
+        return _unlaunched(request, name, not_found)
+    address = f"/api/v1{page_of(name)}"
+    downloads = []
+    if facts.has_export:
+        downloads.append({"label": "Download the export", "href": f"{address}/export"})
+    if snapshot.trials:
+        downloads.append({"label": "Download the report", "href": f"{address}/report"})
+    verb = "stop" if state.css == "running" else "" if state.css == "finished" else "resume"
+    return {
+        **study_view(snapshot, facts.planned),
+        **_around(request, name, state, verb),
+        "events": f"{address}/events?since={facts.position}",
+        "downloads": downloads,
+        "busy": service.busy_workers(name) if state.word == "searching" else None,
+    }
+
+
+def _unlaunched(request: Request, name: str, not_found: StudyNotFoundError) -> dict[str, Any]:
+    """A study that was created and not launched yet."""
+    service: Service = request.app.state.service
+    try:
+        status = unlaunched_status(service.database, name)
+    except StudyNotFoundError:
+        raise not_found from None  # it names similar ones
+    said = service.progress(name)
+    state = state_of(status.status, held_by=status.held_by, said=said)
+    table = table_of(service.database, name) or {}
+    return {
+        **unlaunched_view(name, status.planned, table),
+        **_around(request, name, state, "start" if status.status == CREATED else "stop"),
+        "events": f"/api/v1{page_of(name)}/events",
+        "downloads": [],
+        "busy": None,
+    }
+
+
+def _around(request: Request, name: str, state: State, verb: str) -> dict[str, Any]:
+    """State, buttons and log."""
+    labels = {"start": "Start", "stop": "Stop", "resume": "Resume"}
+    actions = []
+    if verb and visitor_of(request).changes:
+        actions.append({"verb": verb, "label": labels[verb], "quiet": verb == "stop"})
+    return {
+        "state": state,
+        "every": 30 if state.is_over else 3,
+        "actions": actions,
+        "log": _log(request.app.state.service, name),
+    }
+
+
+def _log(service: Service, name: str) -> str:
+    """The last lines of a study's log; empty where there is none on this machine."""
+    path = service.log(name)
+    if path is None:
+        return ""
+    with path.open("rb") as log:
+        size = path.stat().st_size
+        log.seek(max(0, size - _LOG_TAIL))
+        text = log.read().decode("utf-8", "replace")
+    return text if size <= _LOG_TAIL else text.partition("\n")[2]

@@ -1,0 +1,102 @@
+// Keeps a page up to date: fetches the part that changes, and replaces the sections that differ.
+"use strict";
+
+const live = document.getElementById("live");
+let busy = false;
+let again = false;
+let lastState = stateNow();
+
+function stateNow() {
+  const element = document.getElementById("state");
+  return element ? element.dataset.state : "";
+}
+
+function sections(root) {
+  return [...root.querySelectorAll("section[id]")];
+}
+
+function replace(old, fresh) {
+  const open = [...old.querySelectorAll("details[id]")].map((d) => [d.id, d.open]);
+  const checked = [...old.querySelectorAll("input:checked")].map((i) => i.value);
+  const focus = old.contains(document.activeElement) ? document.activeElement : null;
+  const scrolled = [...old.querySelectorAll(".scroll, pre")].map((e) => e.scrollLeft);
+  old.replaceWith(fresh);
+  for (const [id, value] of open) {
+    const details = document.getElementById(id);
+    if (details) details.open = value;
+  }
+  for (const input of fresh.querySelectorAll("input[type=checkbox]")) {
+    input.checked = checked.includes(input.value);
+  }
+  fresh.querySelectorAll(".scroll, pre").forEach((e, k) => { e.scrollLeft = scrolled[k] || 0; });
+  if (focus) {
+    const same = focus.id ? document.getElementById(focus.id)
+      : [...fresh.querySelectorAll("a, button, input, summary")].find(
+        (e) => e.outerHTML === focus.outerHTML || (e.value && e.value === focus.value));
+    if (same) same.focus({ preventScroll: true });
+  }
+}
+
+function merge(text) {
+  const fresh = new DOMParser().parseFromString(text, "text/html").body;
+  const ids = (root) => sections(root).map((s) => s.id).join(" ");
+  const raw = new Map(sections(fresh).map((s) => [s.id, s.outerHTML]));
+  if (ids(fresh) !== ids(live)) {
+    const within = live.contains(document.activeElement) ? document.activeElement.id : "";
+    live.replaceChildren(...fresh.childNodes);
+    if (within && document.getElementById(within)) document.getElementById(within).focus();
+  } else {
+    for (const section of sections(fresh)) {
+      if (drawn.get(section.id) !== raw.get(section.id)) {
+        replace(document.getElementById(section.id), document.importNode(section, true));
+      }
+    }
+  }
+  drawn = raw;
+  const state = stateNow();
+  const announce = document.getElementById("announce");
+  if (announce && state !== lastState) announce.textContent = `The study is now: ${state}`;
+  lastState = state;
+}
+
+let drawn = new Map(live ? sections(live).map((s) => [s.id, s.outerHTML]) : []);
+
+async function refresh() {
+  if (busy) { again = true; return; }
+  busy = true;
+  const begun = performance.now();
+  try {
+    const answer = await fetch(live.dataset.live, { credentials: "same-origin" });
+    if (answer.ok) merge(await answer.text());
+    else if (answer.status === 401) location.reload();
+  } catch {
+    // The server is away: the next round asks again.
+  }
+  // Leave the server alone for a multiple of what an answer took.
+  const rest = Math.max(1000, 5 * (performance.now() - begun));
+  setTimeout(() => {
+    busy = false;
+    if (again) { again = false; refresh(); }
+  }, rest);
+}
+
+if (live) {
+  const every = 1000 * Number(live.dataset.every || 5);
+  setInterval(() => { if (!document.hidden) refresh(); }, every);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  if (live.dataset.events && window.EventSource) {
+    const events = new EventSource(live.dataset.events);
+    const changed = () => { if (!document.hidden) refresh(); };
+    for (const kind of ["message", "state", "outcomes", "training", "progress"]) {
+      events.addEventListener(kind, changed);
+    }
+    addEventListener("pagehide", () => events.close());
+  }
+}
+
+const file = document.getElementById("file");
+if (file) {
+  file.addEventListener("change", async () => {
+    if (file.files.length) document.getElementById("text").value = await file.files[0].text();
+  });
+}

@@ -1,0 +1,352 @@
+"""The page as text: what it says of each state, what it refuses, what it never contains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from reporting_studies import HOSTILE, Page, outcome, outcomes
+from reporting_studies import VIT as SPACE
+
+from glora_search.recording import Database
+from glora_search.server.app import make_app
+from glora_search.server.page.rendering import STATIC, static_file
+from glora_search.server.settings import ServerSettings
+from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
+from glora_search.study.outcomes import Outcome
+
+ADDRESS = "http://127.0.0.1:8484"
+OWN = {"Origin": ADDRESS}
+TOKEN, READ_TOKEN = "may-change", "may-read"
+EXPORT = {
+    "directory": "/somewhere/export",
+    "trial": 3,
+    "val": {"top1": 0.84, "loss": 0.4, "n_images": 500},
+    "test": {"top1": 0.825, "loss": 0.41, "n_images": 1000},
+    "n_params": {"adapter": 900, "head": 20},
+}
+WORDS = {
+    "finished": "finished",
+    "running": "searching",
+    "fresh": "training",
+    "halted": "stopped",
+    "broken": "failed",
+    "by-top1": "finished",
+}
+PAGES = ("/", "/new", "/login", "/compare", *(f"/studies/{name}" for name in WORDS))
+
+
+def _make(
+    database: Database,
+    name: str,
+    status: str,
+    found: list[Outcome],
+    objectives: Objectives = BY_LOSS,
+    **attributes: Any,
+) -> Any:
+    search = {"population": 10, "generations": 4, "max_failures": 10}
+    study = {"study": {"name": name}, "data": {"n_val": 500}, "search": search}
+    record = database.create_study(
+        name,
+        space=SPACE,
+        objectives=objectives,
+        attributes={"study": study, "status": status, **attributes},
+    )
+    if found:
+        with record.hold():
+            record.flush(found)
+    return record
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSettings]:
+    """A server's settings, and in its database a study in each state."""
+    folder = tmp_path_factory.mktemp("page")
+    url = f"sqlite:///{folder / 'studies.db'}"
+    failed = [outcome(k, error_type="OutOfMemoryError", error=HOSTILE) for k in range(10)]
+    with ExitStack() as stack:
+        database = stack.enter_context(Database.open(url, create=True))
+        _make(database, "finished", "complete", outcomes(50), export=EXPORT)
+        stack.enter_context(_make(database, "running", "searching", outcomes(20)).hold())
+        stack.enter_context(_make(database, "fresh", "training", []).hold())
+        _make(database, "halted", "searching", [*outcomes(12), *failed[:1]][:12])
+        _make(database, "broken", "searching", failed)
+        _make(database, "by-top1", "complete", outcomes(30), BY_TOP1)
+        yield ServerSettings(storage=url, root=folder)
+
+
+@pytest.fixture(scope="module")
+def client(settings: ServerSettings) -> Iterator[TestClient]:
+    with TestClient(make_app(settings), base_url=ADDRESS, follow_redirects=False) as client:
+        yield client
+
+
+def page(client: TestClient, path: str, status: int = 200) -> Page:
+    answer = client.get(path)
+    assert answer.status_code == status
+    return Page(answer.text)
+
+
+class Badges(HTMLParser):
+    """The words of the badges of a page, in their order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        css = (dict(attrs).get("class") or "").split()
+        self._inside = (self._inside and tag == "span" and "dot" in css) or "badge" in css
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.words.append(data)
+            self._inside = False
+
+
+def test_the_list_tells_each_study_with_its_state_in_words(client: TestClient) -> None:
+    """Colour alone is not seen by everybody."""
+    answer = client.get("/")
+    assert Badges(answer.text).words == list(WORDS.values())
+    words = Page(answer.text).words
+    assert "50 of 50" in words
+    assert "10 failed" in words
+    assert "none yet" in words
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_study_is_shown_in_every_state(client: TestClient, name: str) -> None:
+    """The state, and of the figures those that it has data for."""
+    answer = client.get(f"/studies/{name}")
+    shown = Page(answer.text)
+    assert Badges(answer.text).words == [WORDS[name]]
+    sections = {"history", "workers"} if name != "fresh" else {"nothing"}
+    sections |= (
+        {"trade-off", "winner", "survival", "best"} if name not in ("fresh", "broken") else set()
+    )
+    sections |= {"export"} if name == "finished" else set()
+    sections |= {"failures"} if name == "broken" else set()
+    optional = {"history", "trade-off", "failures", "winner", "survival", "best", "workers"}
+    assert shown.ids() & (optional | {"nothing", "export"}) == sections
+    buttons = {"finished": set(), "running": {"do-stop"}, "fresh": {"do-stop"}, "by-top1": set()}
+    does = {name for name in shown.ids() if name.startswith("do-")}
+    assert does == buttons.get(name, {"do-resume"})
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_keep_the_policy_and_load_nothing_from_elsewhere(
+    client: TestClient, path: str
+) -> None:
+    """No inline script or style, which the policy would block; no other host; under 300 kB with
+    all that it loads.
+    """
+    answer = client.get(path)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    shown = Page(answer.text)
+    assert not any(text.strip() for text in shown.scripts + shown.styles)
+    for tag, attributes in shown.tags:
+        assert "style" not in attributes, tag
+        assert not any(name.startswith("on") for name in attributes), tag
+        for name in ("href", "src", "action", "data-live", "data-events"):
+            assert (attributes.get(name) or "/").startswith(("/", "#")), attributes
+    assert len(answer.content) + sum(len(static_file(name)) for name in STATIC) < 300_000
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_what_one_can_use_has_a_name(client: TestClient, path: str) -> None:
+    """A field without a label, a picture without words, an id used twice: a reader of the screen
+    stumbles over each. (The whole of it was checked with axe.)
+    """
+    shown = page(client, path)
+    labelled = {a.get("for") for tag, a in shown.tags if tag == "label"}
+    for tag, attributes in shown.tags:
+        if tag in ("input", "select", "textarea") and attributes.get("type") != "hidden":
+            named = "aria-label" in attributes or attributes.get("id") in labelled
+            assert named or attributes.get("name") == "study", attributes
+        if attributes.get("role") == "img" or tag == "progress":
+            assert attributes.get("aria-label"), attributes
+    ids = [a["id"] for _, a in shown.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert [tag for tag, _ in shown.tags].count("h1") == 1
+
+
+def test_hostile_texts_are_shown_and_not_obeyed(client: TestClient) -> None:
+    """What a worker said is text, whatever it contains; a lone surrogate is no error."""
+    shown = page(client, "/studies/broken")
+    assert '</script><script>alert("x")</script>' in shown.words
+    assert [a for tag, a in shown.tags if tag == "img"] == []
+
+
+def test_what_is_fetched_again_is_what_the_page_holds(client: TestClient) -> None:
+    """The script replaces sections by their ids: a study that stands still must not flicker."""
+    for whole, part in (("/studies/finished", "/studies/finished/live"), ("/", "/live")):
+        fragment = client.get(part).text
+        assert fragment.strip() in client.get(whole).text
+    assert "since=20" in client.get("/studies/running").text, "events go on where the page ends"
+
+
+def test_an_unknown_study_is_told_with_its_neighbours(client: TestClient) -> None:
+    """As HTML, and with the status that the API has."""
+    assert "nearest: finished" in page(client, "/studies/finishd", 404).words
+    assert client.get("/static/nothing.js").status_code == 404
+
+
+def test_static_files_have_an_address_of_their_content(client: TestClient) -> None:
+    """They are kept for ever, so another content needs another address."""
+    links = [
+        a.get("href") or a.get("src") for t, a in page(client, "/").tags if t in ("link", "script")
+    ]
+    assert len(links) == len(STATIC)
+    for link in links:
+        answer = client.get(link)
+        assert "?v=" in link
+        assert "immutable" in answer.headers["Cache-Control"]
+
+
+def test_studies_are_compared(client: TestClient) -> None:
+    """Figures on one axis where the fitness is the same, results with their errors, differences."""
+    shown = page(client, "/compare?study=finished&study=running&study=by-top1")
+    assert "Best val loss so far" in shown.words
+    assert "Best val top-1 so far" in shown.words
+    assert "82.5 ± 1.2 %" in shown.words
+    assert "Nothing but the name" in shown.words
+    lines = [
+        a["class"] for tag, a in shown.tags if tag == "path" and "series" in (a.get("class") or "")
+    ]
+    assert lines.count("swatch series series-2") == 2, "one colour in the history and the front"
+    assert "needs two studies" in page(client, "/compare?study=finished").words
+    assert "no study 'fresh'" in page(client, "/compare?study=finished&study=fresh", 404).words
+
+
+# Forms
+
+
+def submit(client: TestClient, text: str, **headers: str) -> Any:
+    return client.post("/new", data={"text": text, "do": "start"}, headers={**OWN, **headers})
+
+
+def test_mistakes_stand_beside_their_lines(client: TestClient) -> None:
+    """With Windows' line ends too, which browsers send; a missing table has no line."""
+    text = '[study]\r\nname = "x"\r\n\r\n[search]\r\npopluation = 8\r\nfitness = "<b>"'
+    answer = submit(client, text)
+    assert answer.status_code == 422
+    wrong = answer.text.split('<li class="wrong">')[1:]
+    assert [part.partition("<strong")[0] for part in wrong] == [
+        "popluation = 8",
+        "fitness = &#34;&lt;b&gt;&#34;",
+    ]
+    assert "did you mean &#39;population&#39;?" in wrong[0]
+    assert "backbone: missing" in answer.text.partition('class="lines"')[0]
+    assert "<b>" not in answer.text
+    broken = submit(client, '[study]\nname = "x\n')
+    assert broken.text.partition('<li class="wrong">')[2].startswith("name = &#34;x")
+
+
+def test_a_name_that_is_taken_is_told(client: TestClient) -> None:
+    """And the text is not lost."""
+    text = client.get("/new?example=digits").text.partition("<textarea")[2]
+    text = text.partition(">\n")[2].partition("</textarea>")[0].replace("&#34;", '"')
+    answer = submit(client, text.replace('name = "digits"', 'name = "finished"', 1))
+    assert answer.status_code == 409
+    assert "exists already" in Page(answer.text).words
+    assert "name = &#34;finished&#34;" in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Origin": "http://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
+)
+@pytest.mark.parametrize("path", ["/new", "/studies/halted/resume", "/studies/running/stop"])
+def test_pages_of_other_sites_change_nothing(
+    client: TestClient, path: str, headers: dict[str, str]
+) -> None:
+    """A form that does not come from here is refused, even where no token is asked for."""
+    answer = client.post(path, data={"text": "", "do": "start"}, headers=headers)
+    assert answer.status_code == 403
+
+
+def test_what_cannot_be_done_is_told(client: TestClient) -> None:
+    """Two people press the same button, or the study has ended meanwhile."""
+    for path, words in (
+        ("/studies/halted/stop", "does not run"),
+        ("/studies/running/resume", "runs already"),
+        ("/studies/finished/start", "resume it instead"),
+        ("/studies/nix/stop", "no study 'nix'"),
+    ):
+        answer = client.post(path, headers=OWN)
+        assert answer.status_code == (404 if "nix" in path else 409), answer.text
+        assert words in Page(answer.text).words
+
+
+# Tokens
+
+
+@pytest.fixture
+def guarded(settings: ServerSettings) -> Iterator[TestClient]:
+    """A client of a server that asks for tokens."""
+    asking = ServerSettings(
+        storage=settings.storage, root=settings.root, token=TOKEN, read_token=READ_TOKEN
+    )
+    with TestClient(make_app(asking), base_url=ADDRESS, follow_redirects=False) as client:
+        yield client
+
+
+def log_in(client: TestClient, token: str, to: str = "/") -> Any:
+    return client.post("/login", data={"token": token, "next": to}, headers=OWN)
+
+
+def test_nothing_is_shown_without_a_token(guarded: TestClient) -> None:
+    """Not even that a study exists: pages lead to the login, what a script asks for is refused."""
+    for path in ("/", "/new", "/compare", "/studies/finished", "/studies/nix"):
+        answer = guarded.get(path)
+        assert answer.status_code == 303
+        assert answer.headers["Location"] == f"/login?next={path}"
+    for path in ("/live", "/studies/finished/live", "/api/v1/studies"):
+        assert guarded.get(path).status_code == 401
+    assert guarded.post("/studies/running/stop", headers=OWN).status_code == 401
+    assert guarded.get("/login").status_code == 200
+    answer = log_in(guarded, "wrong")
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+
+
+def test_the_token_is_kept_where_no_script_and_no_other_site_gets_it(guarded: TestClient) -> None:
+    """In a cookie, with which events can be followed as well; after logging out it is gone."""
+    answer = log_in(guarded, TOKEN, "/studies/finished")
+    assert answer.headers["Location"] == "/studies/finished"
+    cookie = answer.headers["Set-Cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert guarded.get("/").status_code == 200
+    assert guarded.get("/api/v1/studies").status_code == 200
+    assert "do-resume" in page(guarded, "/studies/halted").ids()
+    assert guarded.post("/studies/halted/stop", headers=OWN).status_code == 409
+    assert guarded.post("/logout", headers=OWN).status_code == 303
+    assert guarded.get("/").status_code == 303
+
+
+def test_who_may_only_read_sees_no_buttons_and_can_do_nothing(guarded: TestClient) -> None:
+    """A hidden button is a courtesy; the refusal is the protection."""
+    log_in(guarded, READ_TOKEN)
+    shown = page(guarded, "/studies/halted")
+    assert not any(name.startswith("do-") for name in shown.ids())
+    assert "New study" not in shown.words
+    for path in ("/new", "/studies/halted/resume", "/studies/running/stop"):
+        answer = guarded.post(path, data={"text": ""}, headers=OWN)
+        assert answer.status_code == 403
+        assert "may only read" in answer.text
+    assert guarded.post("/api/v1/studies/running/stop").status_code == 403
+
+
+@pytest.mark.parametrize("to", ["//example.org", "https://example.org", "/\\example.org", "x", ""])
+def test_the_login_leads_to_no_other_site(guarded: TestClient, to: str) -> None:
+    """Else a link to a login here would be a link to anywhere."""
+    assert log_in(guarded, TOKEN, to).headers["Location"] == "/"
