@@ -108,12 +108,15 @@ def _sink(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     from glora_search.study.errors import ReportError
+    from search_spaces.errors import GLoRASearchError
 
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
             yield stream
         temporary.replace(out)
+    except GLoRASearchError:  # of the prediction: some are an OSError as well
+        raise
     except OSError as error:
         raise ReportError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
     finally:

@@ -117,8 +117,9 @@ def test_a_block_that_nothing_tries_is_found(text: str, told: list[str]) -> None
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with what the examples name: a study file, the export of a finished study,
-    and an image."""
+    """A folder with what the examples name: a study file, the export of a finished study, an
+    image.
+    """
     folder = tmp_path_factory.mktemp("docs")
     with contextlib.chdir(folder):
         finished = load_study_file(write_study(folder))
