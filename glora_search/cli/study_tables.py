@@ -12,8 +12,9 @@ from glora_search.study.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from glora_search.operations.demo import DemoResult
+    from glora_search.operations.front_status import FrontStatus
     from glora_search.operations.launching import SearchResult
-    from glora_search.operations.status import DatabaseStatus, FrontStatus, StudyStatus
+    from glora_search.operations.status import DatabaseStatus, StudyStatus
     from glora_search.stages.export_record import Export
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from glora_search.operations.front_status import FrontStatus, front_status
 from glora_search.recording import Database, Holder, StudyRecord, StudySummary, SweepSummary
 from glora_search.recording.storage_url import resolve_storage
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
-from glora_search.study.fronts import front, growth, knee_of, point, reference_of
 from glora_search.study.objectives import LOSS, Objectives
 from glora_search.study.outcomes import Outcome
 
@@ -87,48 +87,6 @@ class GenerationStatus:
     best_loss: float | None
     best_top1: float | None
     best_n_params: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontStatus:
-    """What a study of two objectives has found.
-
-    Args:
-        objectives: Their names.
-        members: Trial number and outcome of each subnet on the front, the second objective rising.
-        knee: The trial at the front's knee.
-        hypervolume: Of the front, in the unit of the first objective; see `fronts.hypervolume`.
-            None while there is no reference.
-        reference: The worst of the first generation in each objective, to which it is measured.
-        by_generation: Generation to the hypervolume after it.
-    """
-
-    objectives: tuple[str, ...]
-    members: tuple[tuple[int, Outcome], ...]
-    knee: int
-    hypervolume: float | None
-    reference: tuple[float, ...] | None
-    by_generation: Mapping[int, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "objectives": list(self.objectives),
-            "hypervolume": self.hypervolume,
-            "reference": self.reference and list(self.reference),
-            "knee": self.knee,
-            "trials": [
-                {
-                    "trial": trial,
-                    "loss": outcome.loss,
-                    "top1": outcome.top1,
-                    "n_params": outcome.candidate.n_params,
-                    "digest": outcome.candidate.subnet.digest,
-                }
-                for trial, outcome in self.members
-            ],
-            "hypervolume_by_generation": {str(g): v for g, v in self.by_generation.items()},
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,28 +259,7 @@ def status_of(
         generations=tuple(_generations(list(trials.values()), record.objectives)),
         supernet=attributes.get("supernet"),
         export=attributes.get("export"),
-        front=_front(trials, record.objectives) if record.objectives.are_two else None,
-    )
-
-
-def _front(trials: Mapping[int, Outcome], objectives: Objectives) -> FrontStatus | None:
-    members = front(trials, objectives)
-    if not members:
-        return None
-    ordered = sorted(trials.values(), key=lambda outcome: outcome.candidate.place)
-    reference = reference_of(ordered, objectives)
-    by_generation: dict[int, float] = {}
-    if reference is not None:
-        grown = growth([point(outcome, objectives) for outcome in ordered], reference)
-        # The last of a generation stays.
-        by_generation = dict(zip((o.candidate.generation for o in ordered), grown, strict=True))
-    return FrontStatus(
-        objectives=tuple(objective.name for objective in objectives.each),
-        members=tuple((number, trials[number]) for number in members),
-        knee=knee_of(trials, members, objectives),
-        hypervolume=by_generation[max(by_generation)] if by_generation else None,
-        reference=None if reference is None else objectives.values_of(reference.costs),
-        by_generation=by_generation,
+        front=front_status(trials, record.objectives) if record.objectives.are_two else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from glora_search.reporting.formatting import (
@@ -15,7 +16,7 @@ from glora_search.reporting.formatting import (
 )
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.study.finalists import Finalist
-from glora_search.study.objectives import LOSS, PARAMS, Objective
+from glora_search.study.objectives import LOSS, Objectives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def _evaluated(snapshot: Snapshot) -> str:
         f"{plural(len(snapshot.complete), 'subnet')} {was} evaluated in "
         f"{plural(snapshot.n_generations, 'generation')}, {failed}; that took "
         f"{seconds(duration_s)} of work by {plural(len(workers), 'worker')}. "
-        f"The search went by {' and '.join(map(_aim, snapshot.objectives.each))}."
+        f"The search went by {' and '.join(_aims(snapshot.objectives))}."
     )
 
 
@@ -116,10 +117,12 @@ def _front(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def _aim(objective: Objective) -> str:
-    better = "higher" if objective.higher_is_better else "lower"
-    ties = "" if objective in (LOSS, PARAMS) else "; ties go to the lower val loss"
-    return f"{objective.title} ({better} is better{ties})"
+def _aims(objectives: Objectives) -> Iterator[str]:
+    for objective in objectives.each:
+        better = "higher" if objective.higher_is_better else "lower"
+        tied = objective is objectives.first and objective is not LOSS
+        ties = "; ties go to the lower val loss" if tied else ""
+        yield f"{objective.title} ({better} is better{ties})"
 
 
 def _mode(snapshot: Snapshot) -> list[str]:
