@@ -233,7 +233,9 @@ def test_a_study_that_runs_is_neither_resumed_nor_deleted(
 def test_stopping_interrupts_the_process_that_drives_a_study(
     client: TestClient, database: Database, tmp_path: Path
 ) -> None:
-    """As Ctrl-C would: a real one, that holds the lease; never a server that is about to start it."""
+    """As Ctrl-C would: a real one, that holds the lease. Never a server that is about to start
+    it.
+    """
     record(database, "a", 1)
     running = Running(hold_until_interrupted, storage(tmp_path), "a", folder=tmp_path)
     assert wait_until(lambda: client.get(f"{API}/studies/a").json()["running"], running)
