@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed
 from hypothesis import settings as examples
@@ -19,6 +20,7 @@ from glora_search.server.app import make_app
 HOST = {"Host": "127.0.0.1:8484"}
 
 
+@pytest.mark.slow
 def test_no_request_breaks_the_server(tmp_path: Path) -> None:
     """Whatever is asked, the answer is a result or a problem of the client's, as documented."""
     with Database(storage(tmp_path)) as database:
