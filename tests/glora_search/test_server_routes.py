@@ -231,6 +231,7 @@ def test_a_study_that_runs_is_neither_resumed_nor_deleted(
     assert not client.get(f"{API}/studies/a").json()["running"]
 
 
+@pytest.mark.slow
 def test_stopping_interrupts_the_process_that_drives_a_study(
     client: TestClient, database: Database, tmp_path: Path
 ) -> None:

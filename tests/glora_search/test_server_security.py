@@ -199,8 +199,8 @@ def test_a_cluster_needs_a_database_that_it_reaches(tmp_path: Path) -> None:
     given = {"host": "127.0.0.1", "port": 1, "root": tmp_path / "runs"}
     with pytest.raises(StorageError, match="a job runs on the cluster"):
         ServeOptions(**given, storage=storage(tmp_path), address="http://head:8265").settings()
+    url = "postgresql://me:secret@db/studies"
     with pytest.raises(StorageError, match=r"PGPASSFILE") as caught:
-        url = "postgresql://me:secret@db/studies"
         ServeOptions(**given, storage=url, address="http://head:8265").settings()
     assert "secret" not in str(caught.value)
     with pytest.raises(ServerError, match="8265"):
