@@ -289,6 +289,16 @@ cli.main(["--help"], standalone_mode=False)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
+_SERVE = """
+import sys, json
+from pathlib import Path
+from glora_search.server.app import make_app
+from glora_search.server.settings import ServerSettings
+
+make_app(ServerSettings(storage="sqlite:///none.db", root=Path("none")))
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
 
 def python(code: str) -> list[str]:
     """The lines that a new process prints."""
@@ -302,6 +312,14 @@ def python(code: str) -> list[str]:
 @pytest.mark.slow
 def test_the_network_trains_where_the_service_cannot_be_imported() -> None:
     assert python(_TRAIN_WITHOUT_THE_SERVICE) == ["trained and evaluated 10"]
+
+
+@pytest.mark.slow
+def test_a_server_starts_without_what_studies_need() -> None:
+    """It is ready in seconds and small: networks, clusters and figures are other processes'."""
+    (loaded,) = python(_SERVE)
+    assert not {*MODELS, "ray", "plotly", "pandas", "sklearn"} & set(json.loads(loaded))
+    assert "fastapi" in json.loads(loaded)
 
 
 def test_help_answers_at_once() -> None:

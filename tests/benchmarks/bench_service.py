@@ -48,7 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--candidates", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=50)
-    parser.add_argument("--rival-requests", type=int, default=3)
+    parser.add_argument(
+        "--rival-requests", type=int, default=3, help="of each kind; 0 leaves the rival out"
+    )
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
@@ -59,9 +61,10 @@ def main() -> None:
         words = ["-m", "glora_search", "serve", "--storage", url, "--root", str(folder / "runs")]
         with _server(words, "/api/v1/health") as ours:
             figures = _ours(ours, digest, options.requests)
-            rival_words = ["-m", "optuna_dashboard._cli", url, "--host", "127.0.0.1"]
-            with _server(rival_words, "/api/studies") as rival:
-                figures |= _beside(ours, rival, options.rival_requests)
+            if options.rival_requests:
+                words = ["-m", "optuna_dashboard._cli", url, "--host", "127.0.0.1"]
+                with _server(words, "/api/studies") as rival:
+                    figures |= _beside(ours, rival, options.rival_requests)
             figures["ready_s"], figures["memory_bytes"] = round(ours.ready_s, 2), ours.memory
     report("service", {"candidates": options.candidates, "genes": len(_SPACE.genes), **figures})
 

@@ -55,6 +55,7 @@ def client(tmp_path: Path, database: Database) -> Iterator[TestClient]:
 @pytest.fixture
 def table(tmp_path: Path) -> dict[str, Any]:
     """A study that strangers may send: nothing in it is a path."""
+    (tmp_path / "backbone.safetensors").touch()  # nothing here reads it
     found = study_table(tmp_path)
     del found["study"]["directory"]
     del found["backbone"]["checkpoint"]
@@ -230,10 +231,13 @@ def test_a_study_that_runs_is_neither_resumed_nor_deleted(
     assert not client.get(f"{API}/studies/a").json()["running"]
 
 
+@pytest.mark.slow
 def test_stopping_interrupts_the_process_that_drives_a_study(
     client: TestClient, database: Database, tmp_path: Path
 ) -> None:
-    """As Ctrl-C would: a real one, that holds the lease; never a server that is about to start it."""
+    """As Ctrl-C would: a real one, that holds the lease. Never a server that is about to start
+    it.
+    """
     record(database, "a", 1)
     running = Running(hold_until_interrupted, storage(tmp_path), "a", folder=tmp_path)
     assert wait_until(lambda: client.get(f"{API}/studies/a").json()["running"], running)
@@ -336,6 +340,25 @@ def test_metrics_tell_what_the_database_knows(client: TestClient, database: Data
     busy = [line for line in text.splitlines() if line.startswith("glora_search_busy_workers{")]
     seconds = sum(o.eval_s for o in study.trials().values())
     assert float(busy[0].split()[1]) == pytest.approx(seconds / 60)
+
+
+def test_a_server_without_its_cluster_says_so(tmp_path: Path, table: dict[str, Any]) -> None:
+    """Studies can be read and created; starting one is refused, and can be tried again."""
+    away = "http://127.0.0.1:1"
+    url = "postgresql://me@127.0.0.1/none"  # what jobs would be told; nothing connects to it
+    app = make_app(settings(tmp_path, address=away, job_storage=url))
+    with TestClient(app, base_url=OWN) as client:
+        answer = client.get(f"{API}/ready")
+        assert (answer.status_code, answer.json()["database"]) == (503, "ok")
+        assert "no Ray at" in answer.json()["ray"]
+        assert client.post(f"{API}/studies", json=table).status_code == 201
+        for _ in range(2):
+            refused = client.post(f"{API}/studies/tiny/start")
+            assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (
+                502,
+                "cluster",
+            )
+        assert client.get(f"{API}/studies/tiny").json()["status"] == "created"
 
 
 def test_a_server_without_its_database_says_so(tmp_path: Path) -> None:
