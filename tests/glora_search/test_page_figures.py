@@ -9,11 +9,10 @@ from reporting_studies import VIT, outcome, outcomes
 
 from glora_search.reporting.trials import pareto_front
 from glora_search.server.page.charts import SIDE, Scale, dots, number_texts, scale_of, stairs
+from glora_search.server.page.choices import survival_charts, token_css
 from glora_search.server.page.figures import (
     history_chart,
     spark_path,
-    survival_charts,
-    token_css,
     trade_off_chart,
 )
 from glora_search.server.page.layers import subnet_tables

@@ -81,6 +81,7 @@ async function refresh() {
 }
 
 if (live) {
+  if ("now" in live.dataset) refresh();
   const every = 1000 * Number(live.dataset.every || 5);
   setInterval(() => { if (!document.hidden) refresh(); }, every);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
