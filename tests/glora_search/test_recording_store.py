@@ -221,6 +221,7 @@ def test_trials_of_others_are_left_alone(record: StudyRecord, module_database_ur
     assert list(record.trials()) == [0, 1, 4, 5]
     assert record.tally().n_complete == 4
     assert record.tally().best_value == min(o.loss for o in batch(0, 4))
+    assert record.values() == [o.loss for o in batch(0, 4)]
     assert [trial.number for trial in guest.trials] == list(range(6))
 
 
@@ -322,6 +323,7 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
     assert (tally.n_complete, tally.n_failed) == (3, 1)
     assert record.best() == min(complete, key=objectives.rank)
     assert tally.best_value == objectives.only.value(record.best())
+    assert record.values() == [objectives.only.value(o) for o in complete], "in their order"
 
 
 def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:
