@@ -118,9 +118,11 @@ def stop_study(database: Database, name: str, address: str | None) -> Holder | N
     holder = (record.holder if record else None) or (service.starter if service else None)
     if holder is None:
         raise StudyNotRunningError(f"study {name!r} does not run")
-    if holder.is_here and holder.pid != os.getpid():
+    if holder.is_here and ServiceRecord.is_driver(holder):
         os.kill(holder.pid, signal.SIGINT)
         return holder
+    if address is None and holder.is_here:
+        raise StudyHeldError(f"study {name!r} is just being started; stop it in a moment")
     if address is None:
         raise StudyHeldError(
             f"study {name!r} is driven by {holder}, which cannot be reached from here; "
@@ -197,12 +199,6 @@ def starter_of(database: Database, name: str) -> Holder | None:
     """The process that is starting a study; None where there is none."""
     service = database.services().get(name)
     return None if service is None else service.starter
-
-
-def table_of(database: Database, name: str) -> dict[str, Any] | None:
-    """The study file of a study that was created by a server; None where there is none."""
-    service = database.services().get(name)
-    return None if service is None else service.attributes.get(_TABLE)
 
 
 def log_of(root: Path, name: str) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from glora_search.recording.lease import Holder
@@ -20,6 +21,7 @@ from glora_search.study.errors import StudyHeldError
 SERVICE_SUFFIX: Final = "/service"
 """What a server keeps of a study is called as the study, with this suffix."""
 
+_CLAIM: Final = "claim-"  # how the token of a claim begins that no driver has taken over
 _CLAIM_S: Final = 120.0  # between a request to start and the driver's own lease
 
 
@@ -72,6 +74,11 @@ class ServiceRecord:
         holder = Holder.from_json(text)
         return None if holder is None or holder.is_over(now) else holder
 
+    @staticmethod
+    def is_driver(starter: Holder) -> bool:
+        """Whether a starter is the study's own process, and not a server that will begin one."""
+        return not starter.token.startswith(_CLAIM)
+
     @contextmanager
     def claim(self) -> Iterator[Claim]:
         """The right to start the study, for the block, and beyond it where it is handed over.
@@ -81,7 +88,8 @@ class ServiceRecord:
         """
         text, now = self._store.read_lease()
         before = Holder.from_json(text)
-        new = Holder.this_process(now=now, ttl_s=_CLAIM_S).to_json()
+        mine = Holder.this_process(now=now, ttl_s=_CLAIM_S)
+        new = replace(mine, token=f"{_CLAIM}{mine.token}").to_json()
         taken = before is not None and not before.is_over(now)
         if taken or not self._store.swap_lease(text, new):
             by = f" by {before}" if taken else ""

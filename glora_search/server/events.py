@@ -87,8 +87,8 @@ async def _told_of(hub: Hub, feed: Feed, position: int, version: str) -> AsyncIt
         if moment.gone:
             yield _event("gone", moment.state)
             return
-        if moment.position < position and moment.version != version:
-            position = 0  # another study of the same name
+        if version and moment.position < position and moment.version != version:
+            position = 0  # another study of the same name: positions only grow
         while moment.view is not None and position < moment.position:
             until = min(position + _MOST, moment.position)
             data = batch(moment.view, position, until)

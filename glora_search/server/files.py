@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ _BYTES: dict[int | str, dict[str, Any]] = {
     416: {"description": "No such part."},
 }
 _ARCHIVE = ".export.zip"
+_DRAWING = threading.Lock()  # a report takes seconds of a core, and many would take all of them
 
 
 class FileShape(BaseModel):
@@ -121,7 +123,8 @@ def report(name: StudyName, service: Served) -> FileResponse:
     os.close(handle)
     removal = BackgroundTask(Path(path).unlink, missing_ok=True)
     try:
-        write_report(name, Path(path), storage=service.settings.storage)
+        with _DRAWING:
+            write_report(name, Path(path), storage=service.settings.storage)
     except BaseException:
         Path(path).unlink(missing_ok=True)
         raise

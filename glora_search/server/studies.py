@@ -17,7 +17,7 @@ from glora_search.operations.serving import (
     start_study,
     stop_study,
 )
-from glora_search.server.admission import admitted
+from glora_search.server.admission import OWN_FOLDERS, admitted
 from glora_search.server.documents import BODY, Document, read_document
 from glora_search.server.problems import RefusedError, error_problem, told
 from glora_search.server.security import media_type
@@ -148,7 +148,8 @@ def delete(
     """Delete a study that does not run from the database. That cannot be undone."""
     if confirm != name:
         raise RefusedError(422, f"to delete study {name!r}, repeat its name: confirm={name}")
-    delete_study(service.database, name, service.settings.root if files == "delete" else None)
+    own = files == "delete" and name not in OWN_FOLDERS
+    delete_study(service.database, name, service.settings.root if own else None)
     service.studies.forget(name)
     return Response(status_code=204)
 

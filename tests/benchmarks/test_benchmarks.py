@@ -24,6 +24,7 @@ SMALL: dict[str, tuple[str, ...]] = {
         *("--dense", "1"),
     ),
     "bench_scale.py": ("--sizes", "20", "60"),
+    "bench_service.py": (*("--candidates", "60", "--requests", "1", "--rival-requests", "1"),),
     "bench_storage.py": ("--rounds", "1", "--opening", "60", "--rival-trials", "2"),
     "bench_supernet_step.py": (
         *(*VIT, "--batch", "2", "--rounds", "1", "--memory", "1"),

@@ -79,6 +79,38 @@ def test_history_returns_what_was_flushed_sorted(record: StudyRecord) -> None:
     assert any(o.failed for o in record.history())
 
 
+def test_a_reader_asks_for_what_is_new(record: StudyRecord) -> None:
+    """From a number on; and how much was evaluated lately, which includes failures."""
+    flushed = batch(0, 8)[4:]
+    with record.hold():
+        record.flush(flushed)
+        assert list(record.trials(2)) == [2, 3]
+        assert record.trials(4) == {}
+    assert list(record.trials(2).values()) == flushed[2:]
+    seconds = sum(o.eval_s for o in flushed)
+    assert record.evaluation_s(3600) == pytest.approx(seconds)
+    assert record.evaluation_s(-3600) == 0
+
+
+def test_a_study_is_deleted_with_all_its_rows(database: Database, module_database_url: str) -> None:
+    """Another study keeps its own; one that is held is not deleted."""
+    gone, kept = study(database), study(database)
+    for each in (gone, kept):
+        with each.hold():
+            each.flush(batch(0, 3))
+    with gone.hold(), pytest.raises(StudyHeldError):
+        database.delete(gone.name)
+    database.delete(gone.name)
+    assert gone.name not in {s.name for s in database.list_studies()}
+    assert len(kept.history()) == 3
+    with sa.create_engine(module_database_url.replace("ql:", "ql+psycopg:")).connect() as c:
+        for table in ("trial_params", "trial_values", "trial_user_attributes"):
+            orphans = (
+                f"SELECT count(*) FROM {table} WHERE trial_id NOT IN (SELECT trial_id FROM trials)"
+            )
+            assert c.exec_driver_sql(orphans).scalar_one() == 0
+
+
 @pytest.mark.parametrize("objectives", [BY_LOSS, BY_TOP1], ids=str)
 def test_optuna_sees_what_was_written(
     database: Database, module_database_url: str, objectives: Objectives

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from recording_cases import outcome
+from fork_server import Running, wait_until
+from recording_cases import SPACE, outcome
 from server_cases import OWN, exported, keys_of, record, settings, storage
 from tiny_study import study_table
 
@@ -21,6 +24,19 @@ from glora_search.server.app import make_app
 from glora_search.study.toml_text import toml_text
 
 API = "/api/v1"
+
+
+def hold_until_interrupted(url: str, name: str) -> None:
+    """Drive a study as a launch does, in a process of its own."""
+    with Database(url) as opened, opened.open_study(name).hold():
+        try:
+            while True:
+                time.sleep(60)
+        except KeyboardInterrupt:
+            sys.stdout.write("interrupted\n")
+            sys.stdout.flush()
+
+
 TOML = {"Content-Type": "application/toml"}
 
 
@@ -84,9 +100,7 @@ def test_results_are_those_of_the_database(client: TestClient, database: Databas
     study = record(database, "a")
     trials = study.trials()
     page = client.get(f"{API}/studies/a/outcomes").json()["outcomes"]
-    assert [o["digest"] for o in page] == [
-        o.candidate.subnet.digest for o in trials.values()
-    ]
+    assert [o["digest"] for o in page] == [o.candidate.subnet.digest for o in trials.values()]
     losses = {n: o.loss for n, o in trials.items() if o.loss is not None}
     best = min(losses, key=losses.__getitem__)
     winner = client.get(f"{API}/studies/a/winner").json()
@@ -160,8 +174,11 @@ def test_mistakes_are_told_at_once_with_keys_and_lines(client: TestClient) -> No
         assert answer.status_code == 422
         found = {m["key"]: m["line"] for m in answer.json()["mistakes"]}
         assert found == {
-            **{"study.colour": 3, "search.population": 6},
-            **{"backbone": None, "data": None, "space": None},
+            "study.colour": 3,
+            "search.population": 6,
+            "backbone": None,
+            "data": None,
+            "space": None,
         }
     as_json = client.post(f"{API}/studies", json={"study": {"name": "x"}}).json()
     assert keys_of(as_json["mistakes"]) == {"backbone", "data", "space"}
@@ -211,6 +228,26 @@ def test_a_study_that_runs_is_neither_resumed_nor_deleted(
         ):
             assert answer.status_code == 409
     assert not client.get(f"{API}/studies/a").json()["running"]
+
+
+def test_stopping_interrupts_the_process_that_drives_a_study(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    """As Ctrl-C would: a real one, that holds the lease. Never a server that is about to start
+    it.
+    """
+    record(database, "a", 1)
+    running = Running(hold_until_interrupted, storage(tmp_path), "a", folder=tmp_path)
+    assert wait_until(lambda: client.get(f"{API}/studies/a").json()["running"], running)
+    stopped = client.post(f"{API}/studies/a/stop")
+    assert stopped.status_code == 202
+    running.succeed()
+    assert running.output == "interrupted\n"
+    assert client.post(f"{API}/studies/a/stop").status_code == 409
+    service = database.create_service("b", space=SPACE, attributes={"table": {}})
+    with service.claim():
+        refused = client.post(f"{API}/studies/b/stop")
+    assert (refused.status_code, "in a moment" in refused.json()["detail"]) == (409, True)
 
 
 def test_deleting_asks_for_the_name_and_leaves_others(

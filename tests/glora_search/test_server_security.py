@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from glora_search.server import admission
 from glora_search.server.admission import admitted
 from glora_search.server.app import make_app
 from glora_search.server.headers import HEADERS
-from glora_search.server.serving import ServeOptions, ServerError
+from glora_search.server.serving import ServeOptions, ServerError, run_server
 from glora_search.study.errors import StudyFileError
 from glora_search.study.study_file import StudyFile
 
@@ -191,6 +192,13 @@ def test_other_machines_are_let_in_with_a_token_alone(
     monkeypatch.setenv("GLORA_SEARCH_SERVER_READ_TOKEN", TOKEN)
     with pytest.raises(ServerError, match="the same"):
         options().settings()
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base install has the verb, and says what it lacks."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(ServerError, match=r"uvicorn.*glora-search\[server\]"):
+        run_server(settings(tmp_path))
 
 
 # Study files of strangers

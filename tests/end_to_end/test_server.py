@@ -1,0 +1,80 @@
+"""The server as a person meets it: a real process, a real study, from its file to its export."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fork_server import Running, glora_search
+from tiny_study import N_SUBNETS, study_table
+
+import glora_search as package
+from glora_search.client import Client, ServerUnavailableError
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[Client]:
+    """`glora-search serve` in a process of its own, until the block ends."""
+    source = str(Path(package.__file__).parents[1])  # what the study's own process imports
+    running = Running(
+        glora_search,
+        *("serve", "--port", str(port), "--root", "runs", "--data-root", "data"),
+        folder=folder,
+        environment={"PYTHONPATH": source},
+    )
+    with Client(f"http://127.0.0.1:{port}", timeout_s=300) as client:
+        try:
+            while True:
+                try:
+                    list(client.studies())
+                    break
+                except ServerUnavailableError:
+                    assert not running.is_over, running.errors
+                    time.sleep(0.05)
+            yield client
+        finally:
+            running.signal(signal.SIGINT)
+            running.wait()
+
+
+def test_a_study_outlives_its_server_and_is_downloaded_from_the_next(tmp_path: Path) -> None:
+    """It is launched by one server, which ends; another follows it to its end."""
+    (tmp_path / "data").mkdir()
+    table = study_table(tmp_path / "data")
+    del table["study"]["directory"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with server(tmp_path, port) as client:
+        assert client.create(table, start=True) == "tiny"
+        holder = client.status("tiny")["held_by"]
+        assert holder is not None
+    os.kill(int(holder.rpartition(":")[2]), 0)  # it lives on
+    with server(tmp_path, port) as client:
+        kinds: dict[str, list[str]] = {}
+        for event in client.events("tiny"):
+            kinds.setdefault(event.kind, []).append(json.dumps(event.data))
+            if event.kind == "state" and not event.data["running"]:
+                break
+        status = client.status("tiny")
+        assert (status["status"], status["evaluated"]) == ("complete", N_SUBNETS)
+        assert holder == json.loads(kinds["state"][0])["held_by"]
+        outcomes = [o for text in kinds["outcomes"] for o in json.loads(text)["outcomes"]]
+        assert [o["trial"] for o in outcomes] == list(range(N_SUBNETS))
+        client.export("tiny", tmp_path / "tiny.zip")
+        with zipfile.ZipFile(tmp_path / "tiny.zip") as packed:
+            exported = json.loads(packed.read("subnet.json"))
+            assert "model.safetensors" in packed.namelist()
+        assert client.winner("tiny")["outcome"]["digest"] == exported["digest"]
+        client.delete("tiny", files=True)
+        assert not (tmp_path / "runs" / "tiny").exists()

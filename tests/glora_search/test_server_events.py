@@ -1,0 +1,124 @@
+"""Events: a reader misses nothing, and many readers cost no more than one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+from recording_cases import outcome
+from server_cases import record, served, settings, storage
+
+from glora_search.client.events import Event, read_events
+from glora_search.recording import Database
+from glora_search.server.hub import Hub
+from glora_search.server.service import Service
+
+
+def read_until(url: str, trial: int, last_id: str = "") -> list[Event]:
+    """The events of study a until an outcome has come, and the state that counts it."""
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    found = []
+    with httpx.stream("GET", f"{url}/api/v1/studies/a/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for event in read_events(answer.iter_lines(), last_id):
+            found.append(event)
+            if trial in trials_of(found) and event.kind == "state":
+                return found
+    raise AssertionError("the stream has ended")
+
+
+def trials_of(events: list[Event]) -> list[int]:
+    return [o["trial"] for e in events if e.kind == "outcomes" for o in e.data["outcomes"]]
+
+
+def test_who_connects_again_misses_nothing_and_gets_nothing_twice(tmp_path: Path) -> None:
+    """Also at another server, and where outcomes came while nobody read."""
+    with Database(storage(tmp_path)) as database:
+        study = record(database, "a", 5)
+        with served(tmp_path) as url:
+            first = read_until(url, 4)
+            with study.hold():
+                study.flush([outcome(1, index) for index in range(5)])
+        with served(tmp_path) as url:
+            second = read_until(url, 9, first[-1].id)
+    assert trials_of(first) + trials_of(second) == list(range(10))
+    assert first[-1].data["evaluated"] == 5
+    assert second[-1].data["evaluated"] == 10
+    assert int(first[-1].id.partition("-")[0]) == 5
+    with served(tmp_path) as url:
+        unknown = httpx.get(f"{url}/api/v1/studies/b/events")
+        assert (unknown.status_code, "a" in unknown.json()["detail"]) == (404, True)
+        headers = {"Last-Event-ID": "../../x"}
+        assert httpx.get(f"{url}/api/v1/studies/a/events", headers=headers).status_code == 400
+
+
+def test_two_hundred_readers_are_one_poller(tmp_path: Path) -> None:
+    """All of them see a change, and the database is read once for it."""
+    with Database(storage(tmp_path)) as database:
+        study = record(database, "a", 5)
+
+        async def readers() -> tuple[int, set[int], int]:
+            service = Service(settings(tmp_path))
+            hub, looks = Hub(service), 0
+            status = service.status
+
+            def counted(name: str) -> dict[str, object]:
+                nonlocal looks
+                looks += 1
+                return status(name)
+
+            service.status = counted  # type: ignore[method-assign]
+            entered, positions = asyncio.Semaphore(0), []
+
+            async def reader() -> None:
+                async with hub.follow("a") as feed:
+                    moment = await feed.first()
+                    entered.release()
+                    while moment.position < 6:
+                        moment = await feed.next(moment, 60)
+                    positions.append(moment.position)
+
+            async with hub.follow("a"):
+                before = looks
+                tasks = [asyncio.create_task(reader()) for _ in range(200)]
+                for _ in tasks:
+                    await entered.acquire()
+                joined = looks - before
+
+                def flush() -> None:
+                    with study.hold():
+                        study.flush([outcome(1, 0)])
+
+                await asyncio.to_thread(flush)
+                await asyncio.gather(*tasks)
+                feeds = len(hub._feeds)
+            service.close()
+            assert not hub._feeds, "nobody reads any more"
+            assert joined < 100, "joining readers take what is known"
+            return feeds, set(positions), len(positions)
+
+        assert asyncio.run(readers()) == (1, {6}, 200)
+
+
+def test_a_deleted_study_ends_its_stream(tmp_path: Path) -> None:
+    with Database(storage(tmp_path)) as database:
+        record(database, "a", 1)
+        with (
+            served(tmp_path) as url,
+            httpx.stream("GET", f"{url}/api/v1/studies/a/events") as answer,
+        ):
+            events = read_events(answer.iter_lines())
+            kinds = [next(events).kind, next(events).kind]
+            database.delete("a")
+            kinds += [event.kind for event in events]
+    assert kinds[:2] == ["outcomes", "state"]
+    assert kinds[-1] == "gone"
+
+
+def test_events_are_read_as_the_standard_writes_them() -> None:
+    """Comments, fields without a space, data over several lines, and what has no data."""
+    text = ': hello\nid: 3-a\nevent: state\ndata: {\ndata:"x": 1}\n\nevent: state\n\nretry: 5\n\n'
+    (event,) = read_events(text.split("\n"))
+    assert (event.kind, event.data, event.id) == ("state", json.loads('{"x": 1}'), "3-a")

@@ -1,0 +1,48 @@
+"""Requests that nobody thought of: from the OpenAPI document by schemathesis, few and seeded.
+
+By hand once with thousands; docs/service.md is about what they must not reach.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import settings as examples
+from server_cases import OWN, record, settings, storage
+
+from glora_search.operations.running import ProcessRunner
+from glora_search.recording import Database
+from glora_search.server.app import make_app
+
+
+def test_no_request_breaks_the_server(tmp_path: Path, monkeypatch: object) -> None:
+    """Whatever is asked, the answer is a result or a problem of the client's, as documented."""
+    with Database(storage(tmp_path)) as database:
+        record(database, "a")
+    app = make_app(settings(tmp_path))
+    app.state.service.runner = ProcessRunner(root=tmp_path / "none", storage="none")
+    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app, base_url=OWN)
+    tried: list[str] = []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        if operation.path.endswith(("/events", "/report")):
+            continue  # the one does not end, the other draws
+
+        @seed(7)
+        @examples(
+            max_examples=4,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def ask(case: schemathesis.Case) -> None:
+            answer = case.call(base_url=OWN)
+            tried.append(case.path)
+            assert answer.status_code < 500, (case.method, case.formatted_path, answer.text)
+
+        ask()
+    assert len(set(tried)) >= 18
