@@ -49,7 +49,7 @@ class StudyView:
         """How far it is."""
         return status_of(self.record, self.trials, self.attributes, self.holder)
 
-    @property
+    @cached_property
     def winner(self) -> int | None:
         """The number of the best trial; None before there is one."""
         finalists = from_attributes(self.attributes)
@@ -61,7 +61,13 @@ class StudyView:
         Args:
             measure: The name of an objective other than `params`.
         """
-        return pareto_front(self.trials, OBJECTIVES[measure])
+        if measure not in self._fronts:
+            self._fronts[measure] = pareto_front(self.trials, OBJECTIVES[measure])
+        return self._fronts[measure]
+
+    @cached_property
+    def _fronts(self) -> dict[str, list[int]]:
+        return {}
 
     def with_digest(self, digest: str) -> list[int]:
         """The numbers of the trials of a subnet.
@@ -72,9 +78,20 @@ class StudyView:
         found = self.trials.items()
         return [n for n, o in found if o.candidate.subnet.digest.startswith(digest)]
 
-    def in_order(self) -> dict[int, Outcome]:
-        """The trials in the order of the search."""
-        return in_search_order(self.trials)
+    @cached_property
+    def improvements(self) -> list[tuple[int, int]]:
+        """In the order of the search each trial that was better than all before: how many were
+        evaluated by then, and its number.
+        """
+        found: list[tuple[int, int]] = []
+        best: tuple[float, ...] | None = None
+        complete = [(n, o) for n, o in in_search_order(self.trials).items() if not o.failed]
+        for evaluated, (number, outcome) in enumerate(complete, start=1):
+            rank = self.record.objectives.rank(outcome)
+            if best is None or rank < best:
+                best = rank
+                found.append((evaluated, number))
+        return found
 
 
 class Followed:

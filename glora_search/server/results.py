@@ -47,26 +47,19 @@ def outcomes(
 def history(name: StudyName, service: Served) -> dict[str, Any]:
     """The best subnet of each generation, and each outcome that was better than all before."""
     view = service.view(name)
-    improvements: list[dict[str, Any]] = []
-    best: tuple[float, ...] | None = None
-    evaluated = 0
-    for number, outcome in view.in_order().items():
-        if outcome.failed:
-            continue
-        evaluated += 1
-        rank = view.record.objectives.rank(outcome)
-        if best is None or rank < best:
-            best = rank
-            improvements.append(
-                {
-                    "evaluated": evaluated,
-                    "trial": number,
-                    "generation": outcome.candidate.generation,
-                    "loss": outcome.loss,
-                    "top1": outcome.top1,
-                    "n_params": outcome.candidate.n_params,
-                }
-            )
+    improvements = []
+    for evaluated, number in view.improvements:
+        outcome = view.trials[number]
+        improvements.append(
+            {
+                "evaluated": evaluated,
+                "trial": number,
+                "generation": outcome.candidate.generation,
+                "loss": outcome.loss,
+                "top1": outcome.top1,
+                "n_params": outcome.candidate.n_params,
+            }
+        )
     return {
         "generations": [vars(generation) for generation in view.status.generations],
         "improvements": improvements,
