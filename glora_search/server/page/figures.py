@@ -22,12 +22,14 @@ from glora_search.server.page.charts import (
     placed,
     scale_of,
     stairs,
+    step_for,
     x_ticks,
     y_ticks,
 )
 from glora_search.study.objectives import PARAMS, TOP1, Objective
 
 _MOST_BOUNDARIES: Final = 40
+_MANY: Final = 1500  # from here on dots are smaller
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _points(
     trials: Trials, across: Sequence[float], measure: Objective, x: Scale, y: Scale
 ) -> tuple[list[Shape], list[Key]]:
     """A path of dots for each operator, and the legend's entries for them."""
-    shapes, keys, others = [], [], 0
+    groups: dict[str, list[tuple[int, int]]] = {}
     for operator in operator_marks(o.candidate.operator for o in trials.values()):
         points = [
             (at, value)
@@ -221,10 +223,15 @@ def _points(
             if outcome.candidate.operator == operator
             and (value := shown_value(outcome, measure)) is not None
         ]
-        css = f"dots op-{operator}"
-        if operator not in ("random", "mutation", "crossover"):
-            css, others = f"dots op-more-{others % 4}", others + 1
         if points:
-            shapes.append(Shape(css, dots(placed(points, x, y))))
-            keys.append(Key(css, operator))
+            groups[operator] = placed(points, x, y)
+    step = step_for(list(groups.values()))
+    size = "dots many" if len(trials) > _MANY else "dots"
+    shapes, keys, others = [], [], 0
+    for operator, places in groups.items():
+        css = f"op-{operator}"
+        if operator not in ("random", "mutation", "crossover"):
+            css, others = f"op-more-{others % 4}", others + 1
+        shapes.append(Shape(f"{size} {css}", dots(places, step=step)))
+        keys.append(Key(f"dots {css}", operator))
     return shapes, keys
