@@ -265,8 +265,9 @@ class Database:
         except DamagedStudyError as error:
             _log.warning("deleting it all the same: %s", error)
         else:
-            with record.hold():  # nobody begins to drive it meanwhile
-                return self._remove(study_id)
+            with record.hold():
+                if self._fast:  # nobody begins to drive it meanwhile
+                    return self._remove(study_id)
         return self._remove(study_id)
 
     def _remove(self, study_id: int) -> None:
@@ -342,14 +343,20 @@ class Database:
         self, mark: str = _FORMAT_KEY, suffix: str = ""
     ) -> dict[str, tuple[int, dict[str, Any]]]:
         """For each of our studies its name, with Optuna's key and all user attributes."""
-        with self._connection.errors():
-            studies = self._connection.storage.get_all_studies()
+        if self._fast:
+            from glora_search.recording.table_store import all_studies
+
+            studies = all_studies(self._connection)
+        else:
+            with self._connection.errors():
+                found = self._connection.storage.get_all_studies()
+            studies = [(study.study_name, study._study_id, study.user_attrs) for study in found]
         return {
-            study.study_name: (study._study_id, study.user_attrs)
-            for study in studies
-            if mark in study.user_attrs
-            and study.study_name.endswith(suffix)
-            and STUDY_NAME.fullmatch(study.study_name.removesuffix(suffix))
+            name: (study_id, attributes)
+            for name, study_id, attributes in studies
+            if mark in attributes
+            and name.endswith(suffix)
+            and STUDY_NAME.fullmatch(name.removesuffix(suffix))
         }
 
     def _sweep(self, name: str, study_id: int, attributes: Mapping[str, Any]) -> SweepRecord:

@@ -77,6 +77,20 @@ def create_study(
         raise
 
 
+def all_studies(connection: Connection) -> list[tuple[str, int, dict[str, Any]]]:
+    """Each study of the database, oldest first: its name, its key, and its user attributes."""
+    names = sa.select(_STUDIES.c.study_id, _STUDIES.c.study_name).order_by(_STUDIES.c.study_id)
+    rows = sa.select(
+        _STUDY_ATTRIBUTES.c.study_id, _STUDY_ATTRIBUTES.c.key, _STUDY_ATTRIBUTES.c.value_json
+    )
+    with connection.reading() as c:
+        studies = c.execute(names).all()
+        attributes: dict[int, dict[str, Any]] = {study_id: {} for study_id, _ in studies}
+        for study_id, key, text in c.execute(rows):
+            attributes[study_id][key] = json.loads(text)
+    return [(name, study_id, attributes[study_id]) for study_id, name in studies]
+
+
 def delete_study(connection: Connection, study_id: int) -> None:
     """Delete a study with all its rows, in one transaction.
 

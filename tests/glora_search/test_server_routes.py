@@ -55,6 +55,7 @@ def client(tmp_path: Path, database: Database) -> Iterator[TestClient]:
 @pytest.fixture
 def table(tmp_path: Path) -> dict[str, Any]:
     """A study that strangers may send: nothing in it is a path."""
+    (tmp_path / "backbone.safetensors").touch()  # nothing here reads it
     found = study_table(tmp_path)
     del found["study"]["directory"]
     del found["backbone"]["checkpoint"]

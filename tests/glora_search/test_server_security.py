@@ -206,6 +206,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def table(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "backbone.safetensors").touch()  # nothing here reads it
     found = study_table(tmp_path)
     del found["study"]["directory"]
     (tmp_path / "data").mkdir()
