@@ -351,11 +351,11 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
         assert record.best() is None
         record.flush(batch(0, 3))
     complete = batch(0, 3)
+    assert record.values() == [objectives.each[0].value(o) for o in complete], "in their order"
     tally = record.tally()
     assert (tally.n_complete, tally.n_failed) == (3, 1)
     assert record.best() == min(complete, key=objectives.rank)
     assert tally.best_value == objectives.only.value(record.best())
-    assert record.values() == [objectives.only.value(o) for o in complete], "in their order"
 
 
 def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:
