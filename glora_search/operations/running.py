@@ -129,6 +129,12 @@ class JobRunner:
 
         submit_resume(name, address=self.address, storage=self.storage)
 
+    def check_storage(self) -> None:
+        """Raise StorageError where jobs could not reach the database, or must not be told it."""
+        from glora_search.cluster.submitting import checked_storage
+
+        checked_storage(self.storage)
+
     def check(self) -> None:
         """As told by `Runner`."""
         from glora_search.cluster.reaching import check_answers

@@ -113,10 +113,7 @@ class Feed:
         self._changed = asyncio.Event()
 
     def _look(self) -> Moment:
-        status = self._service.status(self._name)
-        view: StudyView | None = None
-        if status["position"] or status["status"] not in ("created", "starting"):
-            view = self._service.view(self._name)
+        status, view = self._service.look(self._name)
         state = json.dumps({key: status[key] for key in _LIVE}, sort_keys=True)
         progress = status["progress"]
         return Moment(

@@ -73,6 +73,10 @@ class Service:
 
     def status(self, name: str) -> dict[str, Any]:
         """How far a study is, launched or not, as `StatusShape`; errors as in `view`."""
+        return self.look(name)[0]
+
+    def look(self, name: str) -> tuple[dict[str, Any], StudyView | None]:
+        """The status of a study, and what it is of: None before the launch; errors as in `view`."""
         progress = self.progress(name)
         try:
             view = self.view(name)
@@ -82,9 +86,11 @@ class Service:
             except StudyNotFoundError:
                 raise not_found from None  # it names similar ones
             running = status.held_by is not None
-            return status_table(status, position=0, running=running, progress=progress)
+            return status_table(status, position=0, running=running, progress=progress), None
         running = view.holder is not None or starter_of(self.database, name) is not None
-        return status_table(view.status, position=view.position, running=running, progress=progress)
+        status = view.status
+        table = status_table(status, position=view.position, running=running, progress=progress)
+        return table, view
 
     def log(self, name: str) -> Path | None:
         """The log of a study, where it is on this machine."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from glora_search.operations.running import JobRunner
 from glora_search.recording.storage_url import parse_url, resolve_storage
 from glora_search.server.settings import LOOPBACK, ServerSettings
 from search_spaces import GLoRASearchError
@@ -59,7 +60,7 @@ class ServeOptions:
 
         Raises:
             ServerError: Others would reach it without a token, or a token cannot be read.
-            StorageError: The database's URL is not accepted.
+            StorageError: The database's URL is not accepted, or jobs could not reach it.
         """
         token, read_token = _token(self.token_file, TOKEN), _token(self.read_token_file, READ_TOKEN)
         if self.host not in LOOPBACK and token is None:
@@ -77,6 +78,8 @@ class ServeOptions:
                 f"--address {self.address!r} is no dashboard of a cluster; accepted: "
                 "http://HOST:8265, or none to run studies as processes of this machine"
             )
+        if self.address is not None:
+            JobRunner(address=self.address, storage=self.storage).check_storage()
         root = self.root.expanduser().absolute()
         root.mkdir(parents=True, exist_ok=True)
         return ServerSettings(

@@ -341,6 +341,25 @@ def test_metrics_tell_what_the_database_knows(client: TestClient, database: Data
     assert float(busy[0].split()[1]) == pytest.approx(seconds / 60)
 
 
+def test_a_server_without_its_cluster_says_so(tmp_path: Path, table: dict[str, Any]) -> None:
+    """Studies can be read and created; starting one is refused, and can be tried again."""
+    away = "http://127.0.0.1:1"
+    url = "postgresql://me@127.0.0.1/none"  # what jobs would be told; nothing connects to it
+    app = make_app(settings(tmp_path, address=away, job_storage=url))
+    with TestClient(app, base_url=OWN) as client:
+        answer = client.get(f"{API}/ready")
+        assert (answer.status_code, answer.json()["database"]) == (503, "ok")
+        assert "no Ray at" in answer.json()["ray"]
+        assert client.post(f"{API}/studies", json=table).status_code == 201
+        for _ in range(2):
+            refused = client.post(f"{API}/studies/tiny/start")
+            assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (
+                502,
+                "cluster",
+            )
+        assert client.get(f"{API}/studies/tiny").json()["status"] == "created"
+
+
 def test_a_server_without_its_database_says_so(tmp_path: Path) -> None:
     """It starts all the same, and is ready when the database is there."""
     away = f"sqlite:///{tmp_path / 'later' / 'x.db'}"

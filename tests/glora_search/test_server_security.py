@@ -22,7 +22,7 @@ from glora_search.server.admission import admitted
 from glora_search.server.app import make_app
 from glora_search.server.headers import HEADERS
 from glora_search.server.serving import ServeOptions, ServerError, run_server
-from glora_search.study.errors import StudyFileError
+from glora_search.study.errors import StorageError, StudyFileError
 from glora_search.study.study_file import StudyFile
 
 API = "/api/v1"
@@ -192,6 +192,19 @@ def test_other_machines_are_let_in_with_a_token_alone(
     monkeypatch.setenv("GLORA_SEARCH_SERVER_READ_TOKEN", TOKEN)
     with pytest.raises(ServerError, match="the same"):
         options().settings()
+
+
+def test_a_cluster_needs_a_database_that_it_reaches(tmp_path: Path) -> None:
+    """Told when the server starts, and not when the first study does."""
+    given = {"host": "127.0.0.1", "port": 1, "root": tmp_path / "runs"}
+    with pytest.raises(StorageError, match="a job runs on the cluster"):
+        ServeOptions(**given, storage=storage(tmp_path), address="http://head:8265").settings()
+    with pytest.raises(StorageError, match=r"PGPASSFILE") as caught:
+        url = "postgresql://me:secret@db/studies"
+        ServeOptions(**given, storage=url, address="http://head:8265").settings()
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ServerError, match="8265"):
+        ServeOptions(**given, address="ray://head:10001").settings()
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
