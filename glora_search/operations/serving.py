@@ -201,6 +201,12 @@ def starter_of(database: Database, name: str) -> Holder | None:
     return None if service is None else service.starter
 
 
+def table_of(database: Database, name: str) -> dict[str, Any] | None:
+    """The study file of a study that was created by a server; None where there is none."""
+    service = database.services().get(name)
+    return None if service is None else service.attributes.get(_TABLE)
+
+
 def log_of(root: Path, name: str) -> Path:
     """Where the processes of a study write, whether there is such a file or not."""
     return root / name / LOG

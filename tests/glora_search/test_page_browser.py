@@ -119,7 +119,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     """What the page is for, in one go; the browser's policy refuses nothing of it."""
     timm = pytest.importorskip("timm")
     table = tiny_study.study_table(
-        tmp_path, search={"generations": 14, "flush_every": 4}, supernet={"epochs": 2}
+        tmp_path, search={"generations": 9, "flush_every": 4}, supernet={"epochs": 2}
     )
     del table["study"]["directory"]
     with (
@@ -144,11 +144,11 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         runner.running.signal(signal.SIGCONT)
         page.wait_for_selector(".state-stopped")
         done = int(page.inner_text("#state .of").partition(" of ")[0])
-        assert 0 < done < 120
+        assert 0 < done < 80
 
         page.click("#do-resume")
         page.wait_for_selector(".state-finished")
-        assert page.inner_text("#state .of") == "120 of 120"
+        assert page.inner_text("#state .of") == "80 of 80"
         assert page.locator("#winner table").count() == 2
         runner.running.succeed()
 

@@ -8,12 +8,19 @@ import pytest
 from reporting_studies import VIT, outcome, outcomes
 
 from glora_search.reporting.trials import pareto_front
-from glora_search.server.page.charts import SIDE, Scale, dots, number_texts, scale_of, stairs
+from glora_search.server.page.charts import (
+    SIDE,
+    Scale,
+    dots,
+    number_texts,
+    scale_of,
+    stairs,
+    step_for,
+)
+from glora_search.server.page.choices import survival_charts, token_css
 from glora_search.server.page.figures import (
     history_chart,
     spark_path,
-    survival_charts,
-    token_css,
     trade_off_chart,
 )
 from glora_search.server.page.layers import subnet_tables
@@ -98,11 +105,14 @@ def test_surviving_choices_fill_every_column() -> None:
         assert [tick.text for tick in chart.x_ticks] == ["0", "2", "3"]
 
 
-def test_a_path_stays_short_whatever_the_number_of_points() -> None:
-    """A study of 100,000 subnets must not make a page of megabytes."""
-    crowd = [(k * 7919 % 1000, k * 104729 % 997) for k in range(100_000)]
-    assert len(dots(crowd)) < 30_000
+def test_a_chart_stays_short_whatever_the_number_of_points() -> None:
+    """A study of 20,000 subnets must not make a page of megabytes; a small one loses nothing."""
+    crowd = [(k * 7919 % 1000, k * 104729 % 997) for k in range(20_000)]
+    step = step_for([crowd[::2], crowd[1::2]])
+    assert 1 < step < 10
+    assert len(dots(crowd[::2], step=step) + dots(crowd[1::2], step=step)) < 110_000
     few = [(1, 2), (3, 4), (1, 2)]
+    assert step_for([few]) == 1
     assert dots(few) == "M1 2h0M3 4h0"
 
 

@@ -14,6 +14,7 @@ from reporting_studies import VIT as SPACE
 
 from glora_search.recording import Database
 from glora_search.server.app import make_app
+from glora_search.server.page import routes
 from glora_search.server.page.rendering import STATIC, static_file
 from glora_search.server.settings import ServerSettings
 from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
@@ -191,6 +192,27 @@ def test_what_is_fetched_again_is_what_the_page_holds(client: TestClient) -> Non
         fragment = client.get(part).text
         assert fragment.strip() in client.get(whole).text
     assert "since=20" in client.get("/studies/running").text, "events go on where the page ends"
+
+
+def test_a_large_study_comes_in_two_parts(
+    settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame at once, with what is known without reading; the script fetches the rest. Without a
+    script there is a link, and the second look is whole.
+    """
+    monkeypatch.setattr(routes, "_READ_AT_ONCE", 20)
+    with TestClient(make_app(settings), base_url=ADDRESS) as client:
+        answer = client.get("/studies/finished")
+        frame = Page(answer.text)
+        assert Badges(answer.text).words == ["finished"]
+        assert "50 of 50" in frame.words
+        assert "Reading 50 outcomes" in frame.words
+        assert {"data-now"} <= {name for _, a in frame.tags for name in a}
+        assert "/studies/finished?all=1" in [a.get("href") for _, a in frame.tags]
+        for path in ("/studies/finished", "/studies/halted"):
+            assert "history" in page(client, path).ids()
+    with TestClient(make_app(settings), base_url=ADDRESS) as client:
+        assert "history" in page(client, "/studies/finished?all=1").ids()
 
 
 def test_an_unknown_study_is_told_with_its_neighbours(client: TestClient) -> None:

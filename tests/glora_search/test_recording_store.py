@@ -259,6 +259,7 @@ def test_trials_of_others_are_left_alone(record: StudyRecord, module_database_ur
     assert list(record.trials()) == [0, 1, 4, 5]
     assert record.tally().n_complete == 4
     assert record.tally().best_value == min(o.loss for o in batch(0, 4))
+    assert record.values() == [o.loss for o in batch(0, 4)]
     assert [trial.number for trial in guest.trials] == list(range(6))
 
 
@@ -356,6 +357,7 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
         assert record.best() is None
         record.flush(batch(0, 3))
     complete = batch(0, 3)
+    assert record.values() == [objectives.each[0].value(o) for o in complete], "in their order"
     tally = record.tally()
     assert (tally.n_complete, tally.n_failed) == (3, 1)
     assert record.best() == min(complete, key=objectives.rank)

@@ -16,8 +16,6 @@ from typing import Final
 SIDE: Final = 1000
 """Units of a plot's side; y goes down."""
 
-_MOST_DOTS: Final = 2500  # of one path; each is some ten bytes
-
 Point = tuple[float, float]
 
 
@@ -153,17 +151,35 @@ def placed(points: Iterable[Point], x: Scale, y: Scale) -> list[tuple[int, int]]
     return [(round(SIDE * x.share(a)), round(SIDE - SIDE * y.share(b))) for a, b in points]
 
 
-def dots(points: Iterable[tuple[int, int]]) -> str:
+def dots(points: Iterable[tuple[int, int]], *, step: int = 1) -> str:
     """A path of dots: strokes without length, whose round ends are what one sees.
 
-    Dots at the same place are one. Where there are still very many, places are made coarser by a
-    pixel or two, so that the path stays short whatever the number of points.
+    Args:
+        points: Their places; dots at the same place are one.
+        step: To a multiple of what places are rounded; see `step_for`.
     """
-    places, step = list(dict.fromkeys(points)), 1
-    while len(places) > _MOST_DOTS:
-        step *= 2
-        places = list(dict.fromkeys((step * (x // step), step * (y // step)) for x, y in places))
-    return "".join(f"M{x} {y}h0" for x, y in places)
+    return "".join(f"M{x} {y}h0" for x, y in _distinct(points, step))
+
+
+def step_for(groups: Sequence[Sequence[tuple[int, int]]], most: int = 9000) -> int:
+    """How coarse dots have to be for a chart to stay short, whatever the number of points.
+
+    Up to some thousands of dots it is 1, for 10,000 a pixel or two.
+
+    Args:
+        groups: The points of each path of the chart.
+        most: Dots of the chart; each is some ten bytes.
+    """
+    step = 1
+    while sum(len(_distinct(points, step)) for points in groups) > most:
+        step += 1
+    return step
+
+
+def _distinct(points: Iterable[tuple[int, int]], step: int) -> dict[tuple[int, int], None]:
+    if step == 1:
+        return dict.fromkeys(points)
+    return dict.fromkeys((step * (x // step), step * (y // step)) for x, y in points)
 
 
 def stairs(points: Sequence[tuple[int, int]], end: int) -> str:

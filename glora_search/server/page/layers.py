@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from glora_search.reporting.blocks import group_by_block, split_name
 from glora_search.reporting.tokens import in_order, short_form
 from glora_search.server.page.charts import Key
-from glora_search.server.page.figures import token_css
+from glora_search.server.page.choices import token_css
 from glora_search.study.outcomes import Outcome
 from search_spaces import SearchSpace, token_params
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,11 +11,13 @@ from fastapi.responses import HTMLResponse, Response
 
 from glora_search.operations.serving import (
     CREATED,
+    STARTING,
     served_studies,
     starter_of,
     table_of,
     unlaunched_status,
 )
+from glora_search.recording import Holder
 from glora_search.reporting.snapshot import Snapshot, snapshot_of
 from glora_search.server.page.access import visitor_of
 from glora_search.server.page.figures import spark_path
@@ -24,6 +27,7 @@ from glora_search.server.page.states import State, state_of
 from glora_search.server.page.views import (
     Row,
     comparison_view,
+    frame_view,
     measure_of,
     page_of,
     row_of,
@@ -37,6 +41,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _MOST_COMPARED: Final = 8  # as many lines as the style sheet tells apart
 _LOG_TAIL: Final = 6000
+_READ_AT_ONCE: Final = 1500  # outcomes; reading them takes half a second or less
 _DID: Final = {
     "start": "The study is being started. That takes a moment: backbone and data are read first.",
     "stop": "The study was asked to stop. It ends once what has arrived is written.",
@@ -70,8 +75,9 @@ def studies_live(request: Request) -> HTMLResponse:
 
 @router.get("/studies/{name}")
 def study(request: Request, name: str, did: str = "") -> HTMLResponse:
-    """A study."""
-    return render("study", request, here="study", notice=_DID.get(did), **_study(request, name))
+    """A study. A large one that was not read before comes in two parts, the frame at once."""
+    values = _frame(request, name) or _study(request, name)
+    return render("study", request, here="study", notice=_DID.get(did), **values)
 
 
 @router.get("/studies/{name}/live")
@@ -139,24 +145,67 @@ class _Facts:
     has_export: bool
 
 
-def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
-    view = service.view(name)
-    holder = view.holder or starter_of(service.database, name)
-    held_by = None if holder is None else str(holder)
-    snapshot = snapshot_of(view.record, view.trials, view.attributes, holder=held_by)
-    search = snapshot.facts.study.get("search")
+def _state(
+    service: Service, name: str, attributes: Mapping[str, Any], holder: Holder | None, failed: int
+) -> tuple[State, str | None]:
+    """The state of a study that was launched, and who drives it or is starting it."""
+    driver = holder or starter_of(service.database, name)
+    held_by = None if driver is None else str(driver)
     state = state_of(
-        "starting" if holder is not None and view.holder is None else snapshot.facts.status,
+        STARTING if driver is not None and holder is None else attributes.get("status"),
         held_by=held_by,
-        failed=view.status.failed,
-        max_failures=search.get("max_failures") if isinstance(search, dict) else None,
+        failed=failed,
+        max_failures=_search_of(attributes).get("max_failures"),
         said=service.progress(name),
     )
+    return state, held_by
+
+
+def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
+    view = service.view(name)
+    state, held_by = _state(service, name, view.attributes, view.holder, view.status.failed)
+    snapshot = snapshot_of(view.record, view.trials, view.attributes, holder=held_by)
     export = snapshot.facts.export
     facts = _Facts(
         view.status.planned, view.position, export is not None and export.directory is not None
     )
     return snapshot, state, facts
+
+
+def _frame(request: Request, name: str) -> dict[str, Any] | None:
+    """The page of a large study without its data, which the script then fetches; None for others.
+
+    Reading a study of 10,000 subnets takes seconds, once in the life of a server.
+    """
+    service: Service = request.app.state.service
+    seen: set[str] = request.app.state._state.setdefault("pages_seen", set())
+    if name in seen or "all" in request.query_params:
+        return None
+    try:
+        record = service.database.open_study(name)
+    except StudyNotFoundError:
+        return None
+    tally = record.tally()
+    seen.add(name)
+    if tally.n_complete + tally.n_failed <= _READ_AT_ONCE:
+        return None
+    attributes = record.attributes
+    state, _ = _state(service, name, attributes, record.holder, tally.n_failed)
+    return {
+        **frame_view(name, tally.n_complete, tally.n_failed, attributes.get("study") or {}),
+        **_around(request, name, state, ""),
+        "events": f"/api/v1{page_of(name)}/events?since={tally.n_complete + tally.n_failed}",
+        "downloads": [],
+        "busy": None,
+        "now": True,
+    }
+
+
+def _search_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section [search] of the stored study; empty where none is stored."""
+    study = attributes.get("study")
+    search = study.get("search") if isinstance(study, Mapping) else None
+    return search if isinstance(search, Mapping) else {}
 
 
 def _study(request: Request, name: str) -> dict[str, Any]:
@@ -209,6 +258,7 @@ def _around(request: Request, name: str, state: State, verb: str) -> dict[str, A
     return {
         "state": state,
         "every": 30 if state.is_over else 3,
+        "now": False,
         "actions": actions,
         "log": _log(request.app.state.service, name),
     }

@@ -11,12 +11,12 @@ from glora_search.operations.status import ListedStudy
 from glora_search.reporting import formatting
 from glora_search.reporting.snapshot import Snapshot
 from glora_search.reporting.summary import key_numbers, summary_sentences
+from glora_search.server.page.choices import survival_charts
 from glora_search.server.page.figures import (
     Compared,
     comparison_chart,
     fronts_chart,
     history_chart,
-    survival_charts,
     trade_off_chart,
 )
 from glora_search.server.page.layers import subnet_tables
@@ -127,6 +127,25 @@ def unlaunched_view(name: str, planned: int | None, table: dict[str, Any]) -> di
         "sentences": ("This study has not been launched yet.",),
         "export": None,
         "study_text": toml_text(table),
+    }
+
+
+def frame_view(name: str, done: int, failed: int, study: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a large study shows before its outcomes are read.
+
+    Args:
+        name: The study.
+        done: Evaluations that gave figures.
+        failed: Those that failed.
+        study: The stored study file.
+    """
+    search = study.get("search") or {}
+    planned = search.get("population", 0) * (search.get("generations", 0) + 1)
+    return {
+        **unlaunched_view(name, planned or None, study),
+        "done": done,
+        "failed": failed,
+        "sentences": (f"Reading {done + failed:,} outcomes …",),
     }
 
 

@@ -73,25 +73,43 @@ async function refresh() {
     // The server is away: the next round asks again.
   }
   // Leave the server alone for a multiple of what an answer took.
-  const rest = Math.max(1000, 5 * (performance.now() - begun));
+  const pause = Math.max(1000, 5 * (performance.now() - begun));
   setTimeout(() => {
     busy = false;
     if (again) { again = false; refresh(); }
-  }, rest);
+  }, pause);
+}
+
+let events = null;
+
+// Only while the page is seen: a browser keeps six connections to a server, over all of its tabs.
+function follow() {
+  if (!live.dataset.events || !window.EventSource || events) return;
+  events = new EventSource(live.dataset.events);
+  for (const kind of ["state", "outcomes", "progress", "gone"]) {
+    events.addEventListener(kind, refresh);
+  }
+}
+
+function rest() {
+  if (events) events.close();
+  events = null;
 }
 
 if (live) {
-  const every = 1000 * Number(live.dataset.every || 5);
-  setInterval(() => { if (!document.hidden) refresh(); }, every);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-  if (live.dataset.events && window.EventSource) {
-    const events = new EventSource(live.dataset.events);
-    const changed = () => { if (!document.hidden) refresh(); };
-    for (const kind of ["message", "state", "outcomes", "training", "progress"]) {
-      events.addEventListener(kind, changed);
+  if ("now" in live.dataset) refresh();
+  setInterval(() => { if (!document.hidden) refresh(); }, 1000 * Number(live.dataset.every || 5));
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      rest();
+    } else {
+      follow();
+      refresh();
     }
-    addEventListener("pagehide", () => events.close());
-  }
+  });
+  addEventListener("pagehide", rest);
+  addEventListener("pageshow", follow);
+  follow();
 }
 
 const file = document.getElementById("file");
