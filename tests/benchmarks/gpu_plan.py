@@ -49,7 +49,7 @@ class Target:
         return {
             "target": self.what,
             self.sense: self.bound,
-            "measured": round(measured, 4),
+            "measured": float(f"{measured:.4g}"),
             "reached": reached,
         }
 
