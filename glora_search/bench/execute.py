@@ -170,9 +170,11 @@ def _train(run: Run, materials: Materials) -> Trained:
 
 
 def recipe_of(run: Run, file: StudyFile) -> Recipe:
-    """The study's recipe with the run's learning rate and epochs."""
+    """The study's recipe with what the run has of its own."""
     fields: dict[str, Any] = file.supernet.recipe_fields()
     fields |= {"lr": run.lr, "epochs": run.epochs, "min_lr": min(fields["min_lr"], run.lr / 10)}
+    if run.batch_size is not None:
+        fields["batch_size"] = run.batch_size
     return Recipe(**fields)
 
 

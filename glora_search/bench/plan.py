@@ -20,6 +20,11 @@ FOLLOWS: Final = {"glora-random": "glora-search"}
 """Methods that use the trained supernet of another, and so its learning rate: after its runs."""
 
 
+def trains_supernet(method: str) -> bool:
+    """Whether a method takes the recipe of the study's supernet, but for the learning rate."""
+    return method.startswith("glora-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchPlan:
     """What is to be compared.
@@ -35,6 +40,7 @@ class BenchPlan:
         sweep_splits: Task to the draw of the data that its sweep takes, where the draws are lists
             and the sweep's own seed has none.
         test_sets: Task to the names of what one training is tested on; see `Run.test_sets`.
+        batch_size: Of methods without a supernet; None for that of the study's supernet.
     """
 
     tasks: tuple[str, ...]
@@ -45,6 +51,7 @@ class BenchPlan:
     studies: Mapping[str, str] = field(default_factory=dict)
     sweep_splits: Mapping[str, int] = field(default_factory=dict)
     test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    batch_size: int | None = None
 
     @property
     def n_runs(self) -> int:
@@ -116,6 +123,7 @@ class BenchPlan:
             role="final",
             study=self.studies.get(task, ""),
             test_sets=self.test_sets.get(task, ()),
+            batch_size=self._batch_size(method),
         )
         if leader is not None and wait:
             first = self.final(task, leader, seed, done)
@@ -136,6 +144,9 @@ class BenchPlan:
     def _follows(self, method: str) -> str | None:
         leader = FOLLOWS.get(method)
         return leader if leader in self.methods else None
+
+    def _batch_size(self, method: str) -> int | None:
+        return None if trains_supernet(method) else self.batch_size
 
     def _sweeps(self) -> list[Run]:
         return [
@@ -160,6 +171,7 @@ class BenchPlan:
                 role="sweep",
                 study=self.studies.get(task, ""),
                 split=self.sweep_splits.get(task),
+                batch_size=self._batch_size(method),
             )
             for lr in rates
         ]

@@ -11,6 +11,11 @@ from typing import Final
 
 PUBLISHED_EPOCHS: Final = 100
 
+BATCH_SIZE: Final = 64
+"""Images of a step of the offline suite's methods without a supernet; the paths of a supernet's
+step share a larger batch.
+"""
+
 OFFLINE_EPOCHS: Final = 30
 """Of the offline suite, whose networks are small; supernets get three times as many."""
 

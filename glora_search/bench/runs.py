@@ -29,6 +29,7 @@ class Run:
         split: Seed of the data's draw, where it is not `seed`: to tell the two apart.
         test_sets: Names of what one training is tested on, where that is not the task's own test
             split alone: domains.
+        batch_size: Images of a step; None for those of the study's supernet.
         question: What is asked of the supernet that the run trains, instead of its winner alone;
             see `glora_search.bench.science`.
     """
@@ -42,6 +43,7 @@ class Run:
     study: str = ""
     split: int | None = None
     test_sets: tuple[str, ...] = ()
+    batch_size: int | None = None
     question: str = ""
 
     @property
@@ -50,8 +52,11 @@ class Run:
         numbers = (str(self.seed), f"{self.lr:.6g}", str(self.epochs), self.study)
         apart = () if self.split is None else (f"split{self.split}",)
         sets = ("+".join(self.test_sets),) if self.test_sets else ()
+        batch = () if self.batch_size is None else (f"batch{self.batch_size}",)
         asked = (self.question,) if self.question else ()
-        return "/".join((self.role, self.task, self.method, *numbers, *apart, *sets, *asked))
+        return "/".join(
+            (self.role, self.task, self.method, *numbers, *apart, *sets, *batch, *asked)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

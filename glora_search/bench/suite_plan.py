@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from glora_search.bench.plan import BenchPlan
+from glora_search.bench.plan import BenchPlan, trains_supernet
 from glora_search.bench.recipes import PUBLISHED_LR, sweep_rates
 from glora_search.bench.suites import Suite
 from glora_search.study.data_sections import DomainData, FewShotData
@@ -41,7 +41,7 @@ def make_plan(
         methods=methods,
         seeds=seeds,
         lrs={m: sweep_rates(m, factors) for m in methods},
-        epochs={m: file.supernet.epochs if m.startswith("glora-") else epochs for m in methods},
+        epochs={m: file.supernet.epochs if trains_supernet(m) else epochs for m in methods},
         studies={task: study_digest(each) for task, each in suite.files.items()},
         sweep_splits={
             task: each.data.seed
@@ -49,6 +49,7 @@ def make_plan(
             if isinstance(each.data, FewShotData | DomainData)  # a seed is a list there
         },
         test_sets=suite.test_sets,
+        batch_size=suite.batch_size,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from glora_search.bench.layout import Layout
+from glora_search.bench.recipes import BATCH_SIZE
 from glora_search.study.data_sections import SHARED_KEYS
 from glora_search.study.errors import StudyFileError
 from glora_search.study.reading import apply_overrides, parse_study
@@ -55,6 +56,8 @@ class Suite:
         layout: The tasks of the table, and which means are told.
         test_sets: Task to what one training on it is tested on; its own test split if not given.
         published: Whether published figures of VTAB-1k stand beside the results.
+        batch_size: Images of a step of methods without a supernet; None for that of the study's
+            supernet.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Suite:
     layout: Layout
     test_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     published: bool = False
+    batch_size: int | None = None
 
 
 def suite_of(file: StudyFile) -> Suite:
@@ -105,7 +109,12 @@ def offline_suite(
             table["search"]["max_params"] = max_params
         files[task] = parse_study(table, origin="the offline suite")
     layout = Layout(tasks=tasks, whole=OFFLINE_TASKS)
-    return Suite(name="offline-quick" if quick else "offline", files=files, layout=layout)
+    return Suite(
+        name="offline-quick" if quick else "offline",
+        files=files,
+        layout=layout,
+        batch_size=BATCH_SIZE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,6 +11,9 @@ from glora_search.cli import bench_options, options
 from glora_search.cli.output import tell, tell_of_loading
 from glora_search.cli.suite_verbs import SUITES
 from glora_search.cli.watching import watched
+
+if TYPE_CHECKING:
+    from glora_search.bench.science.tables import ScienceTable
 
 _directory = click.option(
     "--directory",
@@ -228,7 +231,20 @@ def science(
     if out is not None:
         bench_options.write(out, "science", shown)
         tell(f"written: {out / 'science'}.json and .md")
+        if (budgets := found.tables.get("budgets")) is not None:
+            _draw(budgets, out / "science_budgets.svg")
     shown.show(as_json)
+
+
+def _draw(budgets: ScienceTable, path: Path) -> None:
+    from glora_search.cli.science_picture import draw_budgets
+
+    try:
+        draw_budgets(budgets, path)
+    except ImportError:
+        tell("no picture: it needs matplotlib, pip install 'glora-search[plots]'")
+    else:
+        tell(f"drawn: {path}")
 
 
 for _suite in SUITES:

@@ -69,6 +69,18 @@ def test_one_rate_needs_no_sweep() -> None:
     assert plan.n_runs == 4
 
 
+def test_only_methods_without_a_supernet_have_a_batch_of_their_own() -> None:
+    """The paths of a supernet's step share a batch, so it is as large as its study says."""
+    plan = dataclasses.replace(PLAN, batch_size=16)
+    runs = [result.run for result in complete(plan).values()]
+    assert {(run.method, run.batch_size) for run in runs} == {
+        ("lora", 16),
+        ("glora-random", None),
+        ("glora-search", None),
+    }
+    assert not {run.key for run in runs if run.method == "lora"} & complete(PLAN).keys()
+
+
 def test_a_failed_rate_is_not_chosen() -> None:
     plan = dataclasses.replace(PLAN, methods=("lora",), tasks=("a",))
     small, large = plan.ready({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from glora_search.bench.science.tables import (
     science_table,
 )
 from glora_search.bench.suites import Suite, offline_suite
+from glora_search.cli.science_picture import draw_budgets
 from glora_search.operations.science import PARTS, science
 from glora_search.study.errors import StudyFileError
 from glora_search.study.reading import stored_study
@@ -90,6 +92,28 @@ def test_the_first_arm_stands_for_a_design_and_failures_are_left_out() -> None:
     found = arms_of([*answers(0.1), answer("a", 9, error="no")], named="sandwich")
     assert {result.run.method for result in found} == {"sandwich"}
     assert len(found) == 6
+
+
+def test_sizes_are_drawn(tmp_path: Path) -> None:
+    """A line a method, the same file each time; the reference has no difference and is drawn."""
+    results = [
+        dataclasses.replace(
+            result,
+            run=dataclasses.replace(result.run, method=f"{method} x{factor}"),
+            n_params=1_000 * factor,
+        )
+        for result in arms_of(answers(0.1))
+        for method, factor in (("winner", 1), ("winner", 2), ("lora", 1), ("lora", 2))
+        if (result.run.method == "winner") == (method == "winner")
+    ]
+    table = science_table("sizes", results, "lora x1", LAYOUT)
+    first, second = tmp_path / "first.svg", tmp_path / "second.svg"
+    draw_budgets(table, first)
+    draw_budgets(table, second)
+    drawn = first.read_text()
+    assert drawn == second.read_text()
+    assert {"winner", "lora"} <= set(re.findall(r">([^<>]+)</text>", drawn))
+    assert "lora x1" in drawn
 
 
 def ranking(alone: list[float], inherited: list[float], seed: int) -> RunResult:

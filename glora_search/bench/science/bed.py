@@ -13,9 +13,10 @@ from torch import nn
 
 from glora_search.bench.runs import ArmFigures
 from glora_search.evaluating.results import score_run, worker_name
-from glora_search.proposing import SearchSettings, make_proposer
+from glora_search.proposing import SearchSettings, Sensitivity, make_proposer
 from glora_search.stages.prepare import Materials, device_of, param_limits
-from glora_search.stages.searching import search_settings
+from glora_search.stages.searching import exact_evaluator, search_settings
+from glora_search.stages.warm_start import measured_sensitivity
 from glora_search.study.outcomes import Outcome
 from search_spaces import GLoRASearchError, SearchSpace, SubnetConfig
 from supernet import Split, SubnetEvaluator, Supernet, evaluate_model
@@ -53,7 +54,12 @@ class Bed:
     @cached_property
     def evaluator(self) -> SubnetEvaluator:
         """Scores subnets on the validation split."""
-        return SubnetEvaluator(self.supernet, self.val, batch_size=_BATCH)
+        return exact_evaluator(self.materials, self.supernet, self.val)
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity | None:
+        """What a search that starts by it has to know of the supernet."""
+        return measured_sensitivity(self.materials, self.supernet)
 
     @cached_property
     def settings(self) -> SearchSettings:
@@ -84,7 +90,7 @@ class Bed:
 
     def outcomes(self, settings: SearchSettings) -> list[Outcome]:
         """The same in the order of their evaluation, with failures."""
-        proposer = make_proposer(self.space, settings, self.seed)
+        proposer = make_proposer(self.space, settings, self.seed, sensitivity=self.sensitivity)
         history: list[Outcome] = []
         for generation in range(settings.generations + 1):
             candidates = proposer.propose(generation, history)

@@ -6,6 +6,7 @@ import dataclasses
 import random
 from typing import Any, Final
 
+from glora_search.bench.recipes import BATCH_SIZE
 from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed, timed
 from glora_search.bench.science.ranking import train_alone
@@ -67,6 +68,7 @@ def compare_ends(bed: Bed, *, alone_epochs: int, alone_lr: float) -> dict[str, A
         recipe_of(bed.materials.file),
         epochs=alone_epochs,
         lr=alone_lr,
+        batch_size=BATCH_SIZE,
         min_lr=min(bed.materials.file.supernet.min_lr, alone_lr / 10),
     )
     alone, alone_s = timed(lambda: train_alone(bed, winner, recipe))
@@ -85,6 +87,7 @@ def _finetuned(bed: Bed, subnet: SubnetConfig, search_s: float) -> ArmFigures:
         recipe_of(file),
         epochs=_FINETUNE_EPOCHS,
         lr=_FINETUNE_LR,
+        batch_size=BATCH_SIZE,
         min_lr=min(file.supernet.min_lr, _FINETUNE_LR / 10),
         warmup_epochs=2,
     )

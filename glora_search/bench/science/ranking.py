@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final
 
+from glora_search.bench.recipes import BATCH_SIZE
 from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed
 from glora_search.stages.prepare import device_of, param_limits
@@ -46,7 +47,11 @@ def compare_ranking(
     draws = random.Random(f"ranking/{bed.seed}")
     chosen = [bed.space.sample(draws, limits) for _ in range(subnets)]
     recipe = dataclasses.replace(
-        recipe_of(file), epochs=epochs, lr=lr, min_lr=min(file.supernet.min_lr, lr / 10)
+        recipe_of(file),
+        epochs=epochs,
+        lr=lr,
+        min_lr=min(file.supernet.min_lr, lr / 10),
+        batch_size=BATCH_SIZE,
     )
     tenth = dataclasses.replace(
         recipe_of(file), epochs=max(1, round(_SHORT * file.supernet.epochs))

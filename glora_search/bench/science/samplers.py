@@ -17,6 +17,10 @@ SAMPLERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "random": {"sampler": "random"},
     "tpe": {"sampler": "tpe"},
     "nsgaii": {"sampler": "nsgaii"},
+    "evolution, ridge surrogate": {"surrogate": "ridge"},
+    "evolution, tree surrogate": {"surrogate": "trees"},
+    "evolution, diverse parents": {"diversity": 6},
+    "evolution, median-rank start": {"warm_start": "median-rank"},
 }
 """Name to fields of the search settings."""
 
