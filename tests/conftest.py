@@ -13,7 +13,7 @@ from hypothesis import settings
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # Ray's workers run at nice 15, and a test that waits for them would wait for all others as well.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - it is spelled like that
 
 # A test must not fail because the machine is busy.
 settings.register_profile("no deadline", deadline=None)
