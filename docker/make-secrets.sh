@@ -27,3 +27,4 @@ password=$(random)"
 make database_reader.conf "[glora]
 password=$(random)"
 make ray_token.txt "$(random)"
+make server_token.txt "$(random)"

@@ -34,7 +34,9 @@ NAMES: Final = ("task", "train", "val", "test", "dataset", "domain", "name")
 SPLITS: Final = ("train_split", "val_split", "test_split")
 """Keys of [data] that timm takes apart."""
 
-FREE: Final = ("study.name", "space.preset", "space.patterns", "supernet.device")
+FREE: Final = (
+    *("study.name", "space.preset", "space.patterns", "supernet.device", "search.objectives"),
+)
 """Texts with checks of their own, which name no file."""
 
 OWN_FOLDERS: Final = ("supernets", "backbones")

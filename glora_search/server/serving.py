@@ -19,6 +19,9 @@ from search_spaces import GLoRASearchError
 TOKEN: Final = "GLORA_SEARCH_SERVER_TOKEN"
 READ_TOKEN: Final = "GLORA_SEARCH_SERVER_READ_TOKEN"
 
+_MOUNTED: Final = Path("/run/secrets")
+"""Where container engines put secrets."""
+
 _SHORTEST: Final = 16  # characters of a token
 _GRACE_S: Final = 1  # for answers that are under way; streams of events would never end
 
@@ -141,7 +144,10 @@ def _token(file: Path | None, variable: str) -> str | None:
         token = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ServerError(f"the token's file {file} cannot be read: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    others = stat.S_IRWXG | stat.S_IRWXO
+    if file.is_relative_to(_MOUNTED):  # all may read there, and a container has one user
+        others = stat.S_IWGRP | stat.S_IWOTH
+    if mode & others:
         raise ServerError(f"others can read or write the token's file {file}; chmod 600 {file}")
     return _checked(token, str(file))
 

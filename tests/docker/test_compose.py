@@ -26,6 +26,7 @@ def test_it_has_what_a_cluster_needs() -> None:
         "head",
         "worker",
         "search",
+        "server",
         "dashboard",
     }
 
@@ -34,7 +35,7 @@ def test_ports_are_published_on_the_loopback_alone() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert published
     assert all(port.startswith("127.0.0.1:") and port.count(":") == 2 for port in published)
-    assert {port.rpartition(":")[2] for port in published} == {"8265", "8080"}
+    assert {port.rpartition(":")[2] for port in published} == {"8265", "8484", "8080"}
     assert not any(service.get("network_mode") for service in SERVICES.values())
 
 
@@ -43,7 +44,7 @@ def test_the_database_is_reached_by_those_who_need_it() -> None:
     assert FILE["networks"]["database"] == {"internal": True}
     assert SERVICES["database"]["networks"] == ["database"]
     reach = {name for name, service in SERVICES.items() if "database" in service["networks"]}
-    assert reach == {"database", "tables", "head", "search", "dashboard"}
+    assert reach == {"database", "tables", "head", "search", "server", "dashboard"}
     assert set(SERVICES["dashboard"]["networks"]).isdisjoint(SERVICES["worker"]["networks"])
 
 

@@ -211,6 +211,37 @@ def test_the_dashboard_reads_and_cannot_delete(server: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.postgres
+def test_the_server_asks_for_its_token(server: Any, tmp_path: Path) -> None:
+    """With a database that holds no study, and before its Ray cluster answers."""
+    make_tables(server)
+    port = free_port()
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4, encoding="ascii")
+    token.chmod(0o600)
+    command = command_of(
+        "server",
+        host="127.0.0.1",
+        port=port,
+        root=tmp_path / "runs",
+        data_root=tmp_path,
+        address=f"http://127.0.0.1:{free_port()}",
+    )
+    environment = {
+        **server.environment("database_search"),
+        "GLORA_SEARCH_STORAGE": server.storage(),
+        "GLORA_SEARCH_SERVER_TOKEN_FILE": str(token),
+    }
+    log = tmp_path / "log"
+    with running(command, environment, log) as process:
+        wait_until(lambda: check_health("server", port), process, log)
+        url = f"http://127.0.0.1:{port}/api/v1/studies"
+        assert answer(url)[0] == 401
+        status, text = answer(url, token.read_text(encoding="ascii"))
+        assert (status, json.loads(text)["studies"]) == (200, [])
+    assert server.password("database_search") not in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.postgres
 def test_no_password_no_entry(server: Any) -> None:
     """The server does not let in whoever comes over the network, as the tests' own one may."""
     url = server.storage().replace("://", "+psycopg://")

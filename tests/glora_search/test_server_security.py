@@ -181,6 +181,12 @@ def test_other_machines_are_let_in_with_a_token_alone(
     file.chmod(0o644)
     with pytest.raises(ServerError, match="chmod 600"):
         options(token_file=file).settings()
+    with monkeypatch.context() as patch:  # a container's secrets, which Compose mounts like that
+        patch.setattr("glora_search.server.serving._MOUNTED", tmp_path)
+        assert options(token_file=file).settings().token == TOKEN
+        file.chmod(0o666)
+        with pytest.raises(ServerError, match="chmod 600"):
+            options(token_file=file).settings()
     file.chmod(0o600)
     assert options(token_file=file).settings().token == TOKEN
     monkeypatch.setenv("GLORA_SEARCH_SERVER_TOKEN", "short")
