@@ -18,6 +18,7 @@ from PIL import Image
 from tiny_study import ARGS, MODEL, study_table, write_study
 
 from glora_search import export, launch, load_study_file
+from glora_search.cli import remote_verbs
 from glora_search.cli.commands import cli
 from glora_search.study.reading import parse_study
 from supernet import Architecture
@@ -173,6 +174,9 @@ def test_toml_is_a_study_file(block: Block, tmp_path: Path) -> None:
 def test_command_lines_are_understood(page: str, words: list[str]) -> None:
     """Verbs, arguments and options exist; nothing is run."""
     command, verb, rest = cli, "glora-search", words
+    if rest[:1] == ["--server"]:
+        command = click.Group(commands=remote_verbs.VERBS)
+        rest = rest[2:]
     while isinstance(command, click.Group) and rest[:1] != ["--help"]:
         verb, *rest = rest
         command = command.commands[verb]
