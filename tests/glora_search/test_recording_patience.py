@@ -201,10 +201,8 @@ class Proxy:
         server = socket.create_connection(("127.0.0.1", self._server_port))
         answers = threading.Thread(target=self._pump, args=(server, client), daemon=True)
         answers.start()
-        writes = False  # a new connection also commits what the driver asks about types
         while data := _received(client):
-            writes = writes or b"INSERT" in data or b"UPDATE" in data
-            if self.lose_next_commit and writes and b"COMMIT" in data:
+            if self.lose_next_commit and b"COMMIT\0" in data:  # not READ COMMITTED
                 self.lose_next_commit = False
                 client.shutdown(socket.SHUT_RDWR)  # nothing more reaches it
                 server.sendall(data)
