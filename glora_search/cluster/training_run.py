@@ -5,14 +5,35 @@ They unpickle what is named here, and so import this module; only workers import
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from typing import Any
+from typing import Any, Final
 
 from glora_search.cluster.connection import WorkerPool
 
+_log = logging.getLogger(__name__)
+_CONTROLLER_TRIES: Final = 3
+
 
 def run_ray_train(config: dict[str, Any], pool: WorkerPool, max_restarts: int) -> None:
-    """A run of Ray Train, from its first worker to its end."""
+    """A run of Ray Train, from its first worker to its end.
+
+    Ray Train starts workers anew that were lost, but ends with an error where its controller asks
+    a worker while it is being removed (Ray 2.60). Then it runs once more, from what is kept.
+    """
+    from ray.train import ControllerError
+
+    for tries_left in reversed(range(_CONTROLLER_TRIES)):
+        try:
+            _run_ray_train(config, pool, max_restarts)
+            return
+        except ControllerError as error:
+            if not tries_left:
+                raise
+            _log.warning("Ray Train's controller failed and is started anew: %s", error)
+
+
+def _run_ray_train(config: dict[str, Any], pool: WorkerPool, max_restarts: int) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 

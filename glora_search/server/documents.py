@@ -24,6 +24,9 @@ BODY: Final[dict[str, Any]] = {
 }
 """For the OpenAPI document: what routes take that take a study file."""
 
+_DEEPEST: Final = 50  # levels; a study file has four
+_TOO_DEEP: Final = "it is nested too deeply"
+_BRACKETS: Final = re.compile(r"[\[\]{}]")
 _HEADER: Final = re.compile(r"\s*\[\s*([A-Za-z0-9_.\-\s]+?)\s*\]\s*(#.*)?")
 _KEY: Final = re.compile(r"\s*([A-Za-z0-9_.\-]+)\s*=")
 
@@ -53,13 +56,38 @@ def read_document(body: bytes, media_type: str) -> Document:
     """
     try:
         text = body.decode("utf-8")
+        _check_brackets(text)
         if media_type == JSON:
             return Document(_checked(json.loads(text, parse_constant=_refuse)))
         return Document(_checked(tomllib.loads(text)), _lines(text))
-    except RecursionError:
-        raise _unreadable("it is nested too deeply") from None
     except ValueError as error:  # of JSON, TOML, UTF-8, and of numbers that JSON cannot hold
         raise _unreadable(one_line(error, limit=300)) from None
+
+
+def _check_brackets(text: str) -> None:
+    """Raise ValueError for a text that parsers would follow to the end of their stack. Brackets
+    within texts count as well, which no study file minds.
+    """
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError(_TOO_DEEP)
+
+
+def _check_depth(table: dict[str, Any]) -> None:
+    """Likewise for dotted keys, which have no brackets."""
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def _unreadable(why: str) -> StudyFileError:
@@ -73,6 +101,7 @@ def _refuse(constant: str) -> NoReturn:
 def _checked(table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"expected a table of sections, got {type(table).__name__}")
+    _check_depth(table)
     # Dates become texts, as everywhere; numbers and texts have to survive a way through files.
     text = json.dumps(table, default=str, allow_nan=False, ensure_ascii=False)
     text.encode("utf-8")

@@ -15,6 +15,7 @@ from tiny_study import study
 from torch import Tensor
 from training_by_hand import train_by_hand
 
+from glora_search.cluster import training_run
 from glora_search.cluster.connection import WorkerPool, connect, disconnect
 from glora_search.stages.prepare import prepare
 from glora_search.stages.progress import Bar, Silent
@@ -111,6 +112,27 @@ def test_two_workers_average_and_survive_a_kill(tmp_path: Path) -> None:
     )
     for name, tensor in expected.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize(("failures", "runs"), [(0, 1), (2, 3), (3, 3)])
+def test_a_controller_that_fails_is_started_anew(
+    failures: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train's own restarts do not count it, and end with it now and then."""
+    from ray.train import ControllerError
+
+    begun: list[int] = []
+
+    def run(*args: Any) -> None:
+        begun.append(len(begun))
+        if len(begun) <= failures:
+            raise ControllerError(RuntimeError("the placement group was removed"))
+
+    monkeypatch.setattr(training_run, "_run_ray_train", run)
+    expectation = pytest.raises(ControllerError) if failures == 3 else contextlib.nullcontext()
+    with expectation:
+        training_run.run_ray_train({}, WorkerPool(workers=1), 0)
+    assert len(begun) == runs
 
 
 def test_what_ends_a_training_is_told_as_it_is(tmp_path: Path) -> None:

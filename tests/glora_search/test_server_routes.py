@@ -183,7 +183,13 @@ def test_mistakes_are_told_at_once_with_keys_and_lines(client: TestClient) -> No
         }
     as_json = client.post(f"{API}/studies", json={"study": {"name": "x"}}).json()
     assert keys_of(as_json["mistakes"]) == {"backbone", "data", "space"}
-    for body in (b"[study", b"\xff", b"a = " + b"[" * 5000, b"[search]\nmax_params = nan"):
+    for body in (
+        b"[study",
+        b"\xff",
+        b"a = " + b"[" * 5000,
+        b"a." * 5000 + b"a = 1",
+        b"[search]\nmax_params = nan",
+    ):
         unreadable = client.post(f"{API}/studies", content=body, headers=TOML)
         assert unreadable.status_code == 422
     assert client.get(f"{API}/studies").json()["total"] == 0
