@@ -17,19 +17,13 @@ from typing import Any, Final
 
 from glora_search.cluster.jobs import Jobs
 from glora_search.recording.storage_url import ENVIRONMENT, parse_url
+from glora_search.study import path_keys
 from glora_search.study.errors import StorageError, StudyFileError
 from glora_search.study.reading import apply_overrides, check_overrides, load_study_file
 
 OF_THE_CLUSTER: Final = "cluster"
 """As --storage: the URL in the environment of the cluster's head."""
 
-_INPUTS: Final = (
-    "backbone.checkpoint",
-    "backbone.pretrain.data.root",
-    "data.root",
-    "supernet.checkpoint",
-)
-_OUTPUTS: Final = ("study.directory", "export.directory", "cluster.artifacts")
 _FILE: Final = "study.toml"
 
 
@@ -157,7 +151,7 @@ def checked_storage(storage: str | None) -> str:
 
 
 def _mistakes_in_paths(table: Mapping[str, Any], *, check_paths: bool) -> Iterable[str]:
-    for key in sorted((*_INPUTS, *_OUTPUTS)):
+    for key in sorted((*path_keys.READ, *path_keys.WRITTEN)):
         given = _value(table, key)
         if given is None:
             if key == "study.directory":
@@ -174,7 +168,7 @@ def _mistakes_in_paths(table: Mapping[str, Any], *, check_paths: bool) -> Iterab
                 f"  {key} = {str(given)!r}: relative to this working directory, and the job runs "
                 "elsewhere; give an absolute path that is the same on all machines of the cluster"
             )
-        elif check_paths and key in _INPUTS and not path.exists():
+        elif check_paths and key in path_keys.READ and not path.exists():
             yield (
                 f"  {key} = {str(given)!r}: not there; if it is on the cluster and not here, add "
                 "--no-check-paths"

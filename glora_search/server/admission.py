@@ -1,7 +1,8 @@
 """Study files from strangers: none may name a file, a command or a machine that is not theirs.
 
-Every key of a study file that is a path, or becomes a part of one, stands in a list here, with what
-is allowed. A test compares the lists with the sections of a study file.
+Every key of a study file that is a path stands in `glora_search.study.path_keys`, and every one
+that becomes a part of a path in a list here, with what is allowed. A test compares the lists with
+the sections of a study file.
 """
 
 from __future__ import annotations
@@ -12,19 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from glora_search.server.settings import ServerSettings
+from glora_search.study import path_keys
 from glora_search.study.errors import Mistake, StudyFileError
 from glora_search.study.reading import parse_study
-
-READ: Final = (
-    "backbone.checkpoint",
-    "backbone.pretrain.data.root",
-    "data.root",
-    "supernet.checkpoint",
-)
-"""Files and folders that a study reads."""
-
-WRITTEN: Final = ("study.directory", "export.directory", "cluster.artifacts")
-"""Folders into which a study writes."""
 
 MACHINES: Final = ("cluster.address",)
 
@@ -85,7 +76,7 @@ def _refusals(table: dict[str, Any], settings: ServerSettings) -> Iterator[Mista
     directory = _get(table, "study.directory")
     if directory is not None and directory != str(settings.root):
         yield _mistake("study.directory", directory, "the server decides; leave it out")
-    for key in READ:
+    for key in path_keys.READ:
         yield from _read(table, key, settings)
     yield from _exported(table, settings, name)
     yield from _artifacts(table, settings)

@@ -22,6 +22,7 @@ from glora_search.server.admission import admitted
 from glora_search.server.app import make_app
 from glora_search.server.headers import HEADERS
 from glora_search.server.serving import ServeOptions, ServerError, run_server
+from glora_search.study import path_keys
 from glora_search.study.errors import StorageError, StudyFileError
 from glora_search.study.study_file import StudyFile
 
@@ -325,14 +326,14 @@ def test_every_key_that_could_be_a_path_is_known() -> None:
     """A new key of a study file that holds a path or a free text has to be decided on here."""
     found = set(_texts(StudyFile))
     paths = {key for key, is_path in found if is_path}
-    assert paths <= {*admission.READ, *admission.WRITTEN}
+    assert paths <= {*path_keys.READ, *path_keys.WRITTEN}
     data = {
         f"{section}.{key}"
         for section in ("data", "backbone.pretrain.data")
         for key in (*admission.NAMES, *admission.SPLITS)
     }
     decided = {
-        *(*admission.READ, *admission.WRITTEN, *admission.MACHINES, *admission.FREE, *data),
+        *(*path_keys.READ, *path_keys.WRITTEN, *admission.MACHINES, *admission.FREE, *data),
         *("backbone.model", "backbone.args", "space.choices"),
     }
     assert {key for key, _ in found} <= decided

@@ -6,11 +6,9 @@ import dataclasses
 import random
 from typing import Any, Final
 
-from glora_search.bench.recipes import BATCH_SIZE
 from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed, timed
-from glora_search.bench.science.ranking import train_alone
-from glora_search.stages.recipes import recipe_of
+from glora_search.bench.science.ranking import subnet_recipe, train_alone
 from search_spaces import SubnetConfig
 from supernet.finetuning import finetune
 from supernet.soup import greedy_soup
@@ -64,13 +62,7 @@ def compare_ends(bed: Bed, *, alone_epochs: int, alone_lr: float) -> dict[str, A
         bed.supernet.merge_average(kept), None, search_s + soup_s
     )
     arms["winner, fine-tuned"] = _finetuned(bed, winner, search_s)
-    recipe = dataclasses.replace(
-        recipe_of(bed.materials.file),
-        epochs=alone_epochs,
-        lr=alone_lr,
-        batch_size=BATCH_SIZE,
-        min_lr=min(bed.materials.file.supernet.min_lr, alone_lr / 10),
-    )
+    recipe = subnet_recipe(bed, epochs=alone_epochs, lr=alone_lr)
     alone, alone_s = timed(lambda: train_alone(bed, winner, recipe))
     arms["winner, trained alone"] = bed.figures(
         alone.merge(winner), bed.space.n_params(winner), search_s + alone_s
@@ -82,14 +74,8 @@ def compare_ends(bed: Bed, *, alone_epochs: int, alone_lr: float) -> dict[str, A
 
 
 def _finetuned(bed: Bed, subnet: SubnetConfig, search_s: float) -> ArmFigures:
-    file = bed.materials.file
     recipe = dataclasses.replace(
-        recipe_of(file),
-        epochs=_FINETUNE_EPOCHS,
-        lr=_FINETUNE_LR,
-        batch_size=BATCH_SIZE,
-        min_lr=min(file.supernet.min_lr, _FINETUNE_LR / 10),
-        warmup_epochs=2,
+        subnet_recipe(bed, epochs=_FINETUNE_EPOCHS, lr=_FINETUNE_LR), warmup_epochs=2
     )
     train: Any = bed.materials.train
     tuned, seconds = timed(

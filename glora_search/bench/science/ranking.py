@@ -46,13 +46,7 @@ def compare_ranking(
     limits = ParamLimits(int(_NARROW * most), most)
     draws = random.Random(f"ranking/{bed.seed}")
     chosen = [bed.space.sample(draws, limits) for _ in range(subnets)]
-    recipe = dataclasses.replace(
-        recipe_of(file),
-        epochs=epochs,
-        lr=lr,
-        min_lr=min(file.supernet.min_lr, lr / 10),
-        batch_size=BATCH_SIZE,
-    )
+    recipe = subnet_recipe(bed, epochs=epochs, lr=lr)
     tenth = dataclasses.replace(
         recipe_of(file), epochs=max(1, round(_SHORT * file.supernet.epochs))
     )
@@ -84,6 +78,14 @@ def fresh_supernet(bed: Bed) -> Supernet:
         seed=bed.seed,
     )
     return supernet.to(device_of(file))
+
+
+def subnet_recipe(bed: Bed, *, epochs: int, lr: float) -> Recipe:
+    """How one subnet trains: as the supernet, at a rate and on batches of its own."""
+    recipe = recipe_of(bed.materials.file)
+    return dataclasses.replace(
+        recipe, epochs=epochs, lr=lr, min_lr=min(recipe.min_lr, lr / 10), batch_size=BATCH_SIZE
+    )
 
 
 def train_alone(bed: Bed, subnet: SubnetConfig, recipe: Recipe) -> Supernet:
