@@ -159,6 +159,10 @@ def _facts_of(path: Path, architecture: Architecture) -> dict[str, Any]:
     """What timm's configuration should say of a checkpoint: its classes (0: no head), its
     channels.
     """
+    with torch.device("meta"):
+        model: Any = replace(architecture, num_classes=1).build()
+    config = model.pretrained_cfg
+    _, height, width = config["input_size"]
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             classes = arrays["head/bias"].shape[0] if "head/bias" in arrays.files else 0
@@ -166,9 +170,6 @@ def _facts_of(path: Path, architecture: Architecture) -> dict[str, Any]:
             _check_original_vit(arrays.files, architecture)
     else:
         state: dict[str, Tensor] = timm.models.load_state_dict(str(path), weights_only=True)
-        with torch.device("meta"):
-            model: Any = replace(architecture, num_classes=1).build()
-        config = model.pretrained_cfg
         head = (
             config["classifier"]
             if isinstance(config["classifier"], str)
@@ -177,8 +178,6 @@ def _facts_of(path: Path, architecture: Architecture) -> dict[str, Any]:
         classes = len(state[f"{head}.weight"]) if f"{head}.weight" in state else 0
         stem = state.get(f"{config.get('first_conv')}.weight")
         channels = input_size(model)[0] if stem is None else stem.shape[1]
-    with torch.device("meta"):
-        _, height, width = replace(architecture, num_classes=1).build().pretrained_cfg["input_size"]
     return {
         "num_classes": int(classes),
         "input_size": (int(channels), height, width),

@@ -174,6 +174,7 @@ def test_a_row_that_takes_the_machine_down_twice_is_left(tmp_path: Path) -> None
     assert command.begun("wait") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_stops_its_row_and_does_not_blame_it(
     tmp_path: Path, number: signal.Signals

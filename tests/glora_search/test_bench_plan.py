@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def test_the_sweep_comes_first_and_chooses_the_rate_of_each_task() -> None:
     assert len(done) == PLAN.n_runs == 2 * (2 * 2 + 2 * 3)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 50), max_size=40))
 def test_the_order_in_which_results_arrive_changes_nothing(order: list[int]) -> None:
     assert complete(PLAN, order) == complete(PLAN)

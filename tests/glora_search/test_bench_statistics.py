@@ -32,6 +32,7 @@ def test_a_suite_counts_every_task_alike() -> None:
     assert deviation({("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 8.0}) == pytest.approx(math.sqrt(2))
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     """400 suites of 4 tasks and 5 seeds; the truth is 15."""
     covered = sum(

@@ -95,13 +95,13 @@ def test_two_workers_average_and_survive_a_kill(tmp_path: Path) -> None:
     """SIGKILL of a worker in the middle, and what comes out is what a single process gets that
     nobody disturbs, and that adds up the gradients by hand.
     """
-    recipe = {"workers": 2, "epochs": 40, "checkpoint_every_s": 0.0, "paths": "uniform"}
+    recipe = {"workers": 2, "epochs": 24, "checkpoint_every_s": 0.0, "paths": "uniform"}
     watched = Watched()
     begun = partial(any_checkpoint, tmp_path)
     with killing_a_worker("RayTrainWorker", begun) as killed:
         two = trained(tmp_path, watched, **recipe)
     assert killed, "it was over before anybody was killed"
-    assert watched.told[-1] == 40
+    assert watched.told[-1] == 24
     file = study(tmp_path, supernet={**KNOWN, **recipe})
     materials = prepare(file, Silent())
     seed = file.study.seed

@@ -86,12 +86,13 @@ def check(outcomes: list[Outcome]) -> None:
     assert all(o.loss == loss_of(o.candidate.subnet) for o in outcomes)
 
 
-def test_workers_follow_the_nodes(cluster: Cluster) -> None:
+def test_workers_follow_the_nodes(cluster: Cluster, tmp_path: Path) -> None:
     """A node that joins in mid-search gets work, one that leaves takes nothing with it."""
+    gate = tmp_path / "gate"
     first = cluster.add_node(num_cpus=1, **SMALL)
     workers = RayWorkers(cluster.address, WorkerPool(workers=1, elastic=True))
     try:
-        evaluator = workers.evaluator(StandIn(eval_s=0.15))
+        evaluator = workers.evaluator(StandIn(eval_s=0.06, gate=gate))
         outcomes: list[Outcome] = []
         second = None
         for outcome in evaluator.evaluate(CANDIDATES):
@@ -101,6 +102,7 @@ def test_workers_follow_the_nodes(cluster: Cluster) -> None:
             if first is not None and len({o.worker for o in outcomes}) == 2:
                 cluster.remove_node(first, allow_graceful=False)
                 first = None
+                gate.touch()
         check(outcomes)
         assert len({o.worker for o in outcomes}) == 2, "nobody came: this proves nothing"
         assert first is None

@@ -51,15 +51,22 @@ def test_a_candidate_that_ends_its_workers_is_given_up_and_its_neighbours_are_no
     check(list(evaluator.evaluate(CANDIDATES)), killers)  # and it is there as before
 
 
-def test_one_killed_among_a_supply_loses_nothing(ray_workers: RayWorkers) -> None:
-    """As below, where candidates are drawn one by one as workers have room."""
+def test_one_killed_among_a_supply_loses_nothing(ray_workers: RayWorkers, tmp_path: Path) -> None:
+    """As below, where candidates are drawn one by one as workers have room; those that are left
+    wait until the next worker has come.
+    """
+    gate = tmp_path / "gate"
     outcomes: list[Outcome] = []
-    for outcome in ray_workers.evaluator(StandIn(eval_s=0.03)).evaluate(iter(CANDIDATES)):
+    for outcome in ray_workers.evaluator(StandIn(eval_s=0.06, gate=gate)).evaluate(
+        iter(CANDIDATES)
+    ):
         outcomes.append(outcome)
         if len(outcomes) == 3:
             os.kill(int(outcome.worker.split(":")[1]), signal.SIGKILL)
+        if len({o.worker for o in outcomes}) > 2:
+            gate.touch()
     check(outcomes, [])
-    assert len({o.worker for o in outcomes}) > 2, "nobody was killed: this proves nothing"
+    assert len({o.worker for o in outcomes}) > 2
 
 
 def test_workers_killed_from_outside_lose_nothing(ray_workers: RayWorkers) -> None:

@@ -30,7 +30,7 @@ from glora_search.study.errors import ClusterError
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
-_SIZE = {"population": 50, "generations": 30, "mutations": 25, "crossovers": 25, "parents": 10}
+_SIZE = {"population": 50, "generations": 15, "mutations": 25, "crossovers": 25, "parents": 10}
 _PATIENCE_S = 120
 
 
@@ -133,12 +133,13 @@ def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_p
         wait_for(lambda: recorded(site.storage, "far") > n_stopped)
         lost.kill()
     n_recorded = recorded(site.storage, "far")
-    assert n_stopped < n_recorded < 1550, "it was not killed in the middle: this proves little"
+    assert n_stopped < n_recorded < 800, "it was not killed in the middle: this proves little"
     before = set(kept(site.storage, "far"))
 
-    resumed = site.run("resume", "far", "--storage", "cluster", "--json")
+    words = ("far", "--storage", "cluster", "--set", "cluster.workers=0")
+    resumed = site.run("resume", *words, "--json")
     job = json.loads(resumed.stdout)["job"]
-    assert "1550 subnets evaluated" in site.run("logs", job, "--follow").stdout
+    assert "800 subnets evaluated" in site.run("logs", job, "--follow").stdout
     assert site.status("far") == "SUCCEEDED", "by the study's name, the latest job"
     assert before <= set(kept(site.storage, "far"))
 
@@ -179,7 +180,7 @@ def stopped_in_the_middle(site: Site, path: Path) -> int:
     stopped = site.run("stop", job, "--json")
     assert json.loads(stopped.stdout)["status"] == "STOPPED", stopped.stderr
     n_recorded = recorded(site.storage, "far")
-    assert 0 < n_recorded < 1550, "it was not stopped in the middle: this proves little"
+    assert 0 < n_recorded < 800, "it was not stopped in the middle: this proves little"
     written = site.run("logs", job).stdout
     assert f"interrupted; {n_recorded} subnets are recorded" in written, "not a clean interruption"
     with Database.open(site.storage, create=False) as database:

@@ -126,6 +126,7 @@ def test_a_tiny_space_is_proposed_whole_and_then_ends(search):
     assert proposer.propose(1, history) == []
 
 
+@pytest.mark.slow
 def test_the_last_subnets_of_a_small_space_are_found(search):
     """Children of the best would miss most of the 144, and random draws the last few."""
     choices = {"A": ["vector", "constant", "none"], "B": ["vector", "none"], "C": ["none"]}
@@ -203,6 +204,7 @@ def test_every_kind_of_guided_search_finds_better_subnets_than_it_began_with(kin
     assert tops[5] > tops[0] + 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["evolution", "nsgaii"])
 def test_a_search_of_two_objectives_covers_more_than_chance(sampler):
     """The same evaluations from the same start, by the hypervolume; a mean over seeds."""
@@ -253,6 +255,7 @@ def test_optuna_is_neither_heard_nor_reconfigured(search, caplog, capfd):
     assert logger.filters == filters
 
 
+@pytest.mark.slow
 def test_samplers_of_optuna_name_themselves_and_fill_up_with_random_subnets():
     """Under a limit that most of their suggestions miss."""
     for sampler in ("tpe", "nsgaii"):

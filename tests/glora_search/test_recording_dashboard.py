@@ -25,6 +25,7 @@ def ask(application: Any, path: str) -> Any:
     return json.loads(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schemas", [KNOWN_SCHEMAS, ()], ids=["tables", "public"])
 def test_the_dashboard_shows_study_and_trials(database_url: str, schemas: frozenset[str]) -> None:
     with Database(database_url, known_schemas=schemas) as database:

@@ -258,7 +258,7 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
         tasks=("digits",),
         seeds=2,
         some_tasks=("digits",),
-        some_seeds=2,
+        some_seeds=1,
         supernet_epochs=2,
         methods=("linear", "lora"),
         best_of=2,

@@ -140,6 +140,7 @@ def test_interrupted_again_and_again_it_finds_the_same(
     assert outcomes == recorded(url) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [TWO, OPTUNAS], ids=["ours", "nsgaii"])
 def test_two_objectives_interrupted_in_any_order_find_the_same_front(
     tmp_path, search: SearchSettings

@@ -126,6 +126,7 @@ def test_interrupted_again_and_again_nothing_is_lost_or_recorded_twice(tmp_path,
     assert len({o.candidate.subnet.digest for o in evaluated}) == N
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [SETTINGS, TWO], ids=["one objective", "two objectives"])
 def test_one_worker_finds_the_same_whatever_interrupts_it(tmp_path, search: SearchSettings) -> None:
     """The one case in which this mode is a function of the seed."""

@@ -90,6 +90,7 @@ def test_a_study_that_trains_no_supernet(tmp_path: Path, url: str) -> None:
     assert not (tmp_path / "studies.db").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_over(tmp_path: Path, url: str) -> None:
     """It is shown, unless there is nothing to show but faults."""
     file = study(tmp_path, sweep={"trials": TRIALS})
@@ -148,6 +149,7 @@ def test_what_may_differ(tmp_path: Path, url: str) -> None:
     assert len(operations.sweep(file, storage=url).trials) == TRIALS
 
 
+@pytest.mark.slow
 def test_another_process_sweeps(tmp_path: Path, url: str) -> None:
     file = study(tmp_path, sweep={"trials": TRIALS})
     swept(file, url, failed=False)

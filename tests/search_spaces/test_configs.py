@@ -61,6 +61,7 @@ def test_identity_does_not_depend_on_the_order_of_layers(subnet, rng):
     assert shuffled.to_json() == subnet.to_json()
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(SUBNETS, SUBNETS)
 def test_unlike_subnets_have_unlike_digests(one, other):

@@ -19,6 +19,7 @@ FEW = [(0, 1, 5, 9), (0, 17), (2, 3, 4, 7)]
 MANY = [(0, 1, 5, 12)] * 3 + [(3, 0, 2, 12), (0, 6, 6, 12)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize(
     "limits",
@@ -53,6 +54,7 @@ def test_draws_are_uniform_among_all_that_the_limits_admit(costs, limits):
     assert chi_square < freedom + 6 * math.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize(
     "limits",
@@ -167,6 +169,7 @@ def test_a_limit_that_one_in_a_million_meets_fills_a_population():
     assert all(space.n_params(subnet) <= limits.max_params for subnet in population)
 
 
+@pytest.mark.slow
 def test_a_tight_limit_favours_no_block():
     """The twelve blocks of ViT-B/16 have the same shapes, so they must share the budget evenly."""
     space = vit_b_space("glora_r8")

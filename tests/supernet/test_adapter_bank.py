@@ -136,6 +136,7 @@ def assert_same_weights(model: nn.Module, expected: Mapping[str, Tensor]) -> Non
 # What an attached adapter computes
 
 
+@pytest.mark.slow
 @families
 @storages
 def test_an_attached_task_is_its_merged_model(family: str, storage: Storage) -> None:
@@ -158,6 +159,7 @@ def test_an_attached_task_is_its_merged_model(family: str, storage: Storage) -> 
         assert name == "head" or (found[:, :2] - of_the_backbone[:, :2]).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @families
 def test_in_float32_it_is_the_merged_model_nearly(family: str) -> None:
     bank = bank_of(family)
@@ -357,6 +359,7 @@ def test_an_adapter_that_is_added_while_another_is_attached() -> None:
 # Mixed batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ViT without qkv bias", "DeiT, distilled", "EVA-02", "Swin v2"])
 @pytest.mark.parametrize("before", [None, "all", "others"])
 def test_a_mixed_batch_is_each_task_alone(family: str, before: str | None) -> None:

@@ -87,6 +87,7 @@ def check(supernet: Supernet, subnets: list[SubnetConfig]) -> None:
     assert adapter.keys() == supernet.head_state().keys()
 
 
+@pytest.mark.slow
 @storages
 @families
 def test_the_average_is_the_mean_of_the_merged_weights(family: str, storage: Storage) -> None:
@@ -94,6 +95,7 @@ def test_the_average_is_the_mean_of_the_merged_weights(family: str, storage: Sto
     check(supernet, subnets_of(supernet.space))
 
 
+@pytest.mark.slow
 @storages
 @settings(max_examples=15, deadline=None)
 @given(

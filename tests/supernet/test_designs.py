@@ -75,6 +75,7 @@ def trained(
     return {name: tensor.clone() for name, tensor in supernet.trainable_state().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "design"),
     [*((RECIPE, d) for d in DESIGNS.values()), *((r, Design()) for r in RECIPES.values())],

@@ -228,6 +228,7 @@ def test_lora_is_gloras_b(rank: int) -> None:
         assert torch.allclose(parameter.grad, expected, atol=1e-6), key
 
 
+@pytest.mark.slow
 def test_lora_is_pefts() -> None:
     from peft import LoraConfig, get_peft_model  # slow: not for every process that collects
 

@@ -33,6 +33,7 @@ def replay(paths: list[Path], steps: list[Step]) -> None:
         assert kept.keys() == step.keep
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(paths_of_batches)
 def test_no_block_is_computed_twice(paths: list[Path]) -> None:
@@ -42,6 +43,7 @@ def test_no_block_is_computed_twice(paths: list[Path]) -> None:
     assert len(paths) * BLOCKS - shared_blocks(steps) == distinct_prefixes(paths)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(paths_of_batches, st.integers(0, BLOCKS))
 def test_no_more_is_kept_than_there_is_room_for(paths: list[Path], capacity: int) -> None:

@@ -249,6 +249,7 @@ def test_frozen_weights_do_not_change_and_all_others_do() -> None:
     assert not supernet.training
 
 
+@pytest.mark.slow
 def test_every_step_draws_a_subnet_of_the_space() -> None:
     """Uniformly: over a hundred steps every token of every gene has been active."""
     supernet = supernet_of()
