@@ -294,7 +294,7 @@ def test_genes_may_have_more_choices_than_there_are_digits(
     database: Database, module_database_url: str
 ) -> None:
     """The fast store writes a choice as one character, whatever it counts."""
-    ranks = tuple(f"lora_{r}" for r in range(1, 301))
+    ranks = tuple(f"lora_{r}" for r in range(1, 131))
     choices = {"A": ranks, "B": ("none", *ranks), "C": ("none",), "D": ("none",), "E": ("vector",)}
     space = SearchSpace([LayerSpec("\u00fc.fc \"1'", 8, 8, bias=True)], choices)
     given = [o for o in batch(0, 30, space=space) if not o.failed]
