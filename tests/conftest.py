@@ -15,6 +15,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Ray's workers run at nice 15, and a test that waits for them would wait for all others as well.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - it is spelled like that
 
+# Nor does a cluster start processes before anybody has asked for one.
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
+
 # A test must not fail because the machine is busy.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -58,6 +58,7 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
     variables |= {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this one
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",
     }
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         words = ["start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}"]
