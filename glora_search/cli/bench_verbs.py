@@ -183,7 +183,9 @@ Examples:
   glora-search bench science --parts designs --designs "one path a step,sandwich"
 """,
 )
-@bench_options.listed("--parts", "methods, ends, samplers, fronts, ranking, designs, budgets")
+@bench_options.listed(
+    "--parts", "methods, ends, samplers, fitness, fronts, ranking, designs, budgets"
+)
 @bench_options.tasks
 @click.option("--seeds", type=click.IntRange(1), help="Supernets of each task.")
 @bench_options.listed("--designs", "Ways to train a supernet")

@@ -21,6 +21,8 @@ def science_output(found: Science) -> Output:
         tables.append(_ranks(found.ranks))
     if found.needed:
         tables.append(_needed(found.needed))
+    if found.flattery:
+        tables.append(_flattery(found.flattery))
     if found.fronts is not None:
         tables.append(_fronts(found.fronts))
     return Output(
@@ -101,6 +103,14 @@ def _needed(needed: dict[str, Interval]) -> Table:
             (name, number(found.mean, 0), f"[{found.low:.0f}, {found.high:.0f}]")
             for name, found in needed.items()
         ],
+    )
+
+
+def _flattery(flattery: dict[str, Interval]) -> Table:
+    return Table(
+        title="loss on the half of val that the search did not see, less that on the half it saw",
+        columns=("subnet", "cells", "difference [95%]"),
+        rows=[(name, str(gap.n), between(gap, 1, 4)) for name, gap in flattery.items()],
     )
 
 

@@ -1,5 +1,5 @@
 """Evaluates candidates, in this process or on Ray actors. Both keep one protocol."""
 
-from glora_search.evaluating.protocol import Evaluator
+from glora_search.evaluating.protocol import Evaluator, SubnetScorer
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "SubnetScorer"]

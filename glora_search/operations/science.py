@@ -5,7 +5,7 @@ Its runs are recorded as those of any bench, so it can be stopped at any time, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from glora_search.bench.science.tables import (
     ScienceTable,
     arms_of,
     evaluations_needed,
+    flattery,
     front_table,
     rank_table,
     science_table,
@@ -33,7 +34,7 @@ from glora_search.operations.recorded_bench import Agenda, run_all
 from glora_search.stages.progress import Progress, Silent
 from glora_search.study.errors import StudyFileError
 
-Part = Literal["methods", "ends", "samplers", "fronts", "ranking", "designs", "budgets"]
+Part = Literal["methods", "ends", "samplers", "fitness", "fronts", "ranking", "designs", "budgets"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 UNIFORM: Final = (
@@ -51,7 +52,7 @@ class Scale:
     """How much is done.
 
     Args:
-        tasks: Of `methods`, `ends`, `samplers` and `fronts`.
+        tasks: Of `methods`, `ends`, `samplers`, `fitness` and `fronts`.
         seeds: Of these.
         some_tasks: Of `ranking`, `designs` and `budgets`, which cost the most.
         some_seeds: Of these.
@@ -98,6 +99,7 @@ class Science:
         tables: By part.
         ranks: Of the part `ranking`.
         needed: Of the part `samplers`: evaluations each needs for the result of the evolution.
+        flattery: Of the part `fitness`: see `glora_search.bench.science.tables.flattery`.
         fronts: Of the part `fronts`.
         runs: Every result.
         versions: That the results depend on.
@@ -107,6 +109,7 @@ class Science:
     tables: dict[str, ScienceTable] = field(default_factory=dict)
     ranks: RankTable | None = None
     needed: dict[str, Interval] = field(default_factory=dict)
+    flattery: dict[str, Interval] = field(default_factory=dict)
     fronts: FrontTable | None = None
     runs: list[RunResult] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
@@ -117,9 +120,8 @@ class Science:
         return {
             "tables": {name: table.to_json() for name, table in self.tables.items()},
             "ranking": None if self.ranks is None else self.ranks.to_json(),
-            "evaluations_needed": {
-                name: [each.mean, each.low, each.high] for name, each in self.needed.items()
-            },
+            "evaluations_needed": _as_lists(self.needed),
+            "flattery": _as_lists(self.flattery),
             "fronts": None if self.fronts is None else self.fronts.to_json(),
             "runs": [result.to_json() for result in self.runs],
             "versions": self.versions,
@@ -196,6 +198,7 @@ class _Asking:
         self._tables: dict[str, ScienceTable] = {}
         self._ranks: RankTable | None = None
         self._needed: dict[str, Interval] = {}
+        self._flattery: dict[str, Interval] = {}
         self._fronts: FrontTable | None = None
         self._runs: dict[str, RunResult] = {}
         self._known: dict[str, Any] = {}
@@ -203,6 +206,7 @@ class _Asking:
             "methods": self._methods,
             "ends": self._ends,
             "samplers": self._samplers,
+            "fitness": self._fitness,
             "fronts": self._find_fronts,
             "ranking": self._ranking,
             "designs": self._designs,
@@ -215,6 +219,7 @@ class _Asking:
             tables=self._tables,
             ranks=self._ranks,
             needed=self._needed,
+            flattery=self._flattery,
             fronts=self._fronts,
             runs=list(self._runs.values()),
             versions=self._known.get("versions", {}),
@@ -286,6 +291,15 @@ class _Asking:
             "samplers at equal evaluations", arms_of(found), "evolution", suite
         )
         self._needed = evaluations_needed(found, "evolution")
+
+    def _fitness(self) -> None:
+        """Fitnesses of one supernet, by their winners."""
+        suite = self._suite(self._scale.tasks)
+        found = self._ask(suite, "fitness", self._scale.seeds)
+        self._tables["fitness"] = self._table(
+            "what a search is judged by", arms_of(found), "val loss", suite
+        )
+        self._flattery = flattery(found)
 
     def _find_fronts(self) -> None:
         """Searches of two objectives at equal evaluations."""
@@ -374,6 +388,10 @@ class _Asking:
         self._known = dict(known)
         self._runs |= {result.run.key: result for result in agenda.mine(done)}
         return done
+
+
+def _as_lists(found: Mapping[str, Interval]) -> dict[str, list[float]]:
+    return {name: [each.mean, each.low, each.high] for name, each in found.items()}
 
 
 def _file_of(suite: Suite) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,6 +47,42 @@ def hold_out(split: Split, share: float, *, seed: int) -> tuple[Split, Split]:
     return _part(split, others), _part(split, held_out)
 
 
+def fold(splits: Sequence[Split], k: int, n: int, *, seed: int) -> tuple[TensorSplit, TensorSplit]:
+    """Fold `k` of `n` of all images of several splits: the images outside of it, named `train`, and
+    those in it, named `val`. Each class gives to each fold in proportion to its images.
+
+    Args:
+        splits: Decoded, of the same classes and preprocessing.
+        k: From 0.
+        n: Folds, 2 or more; together they hold each image once.
+        seed: Another seed, other folds.
+
+    Raises:
+        DataError: A fold is left without images, or a split is not decoded.
+    """
+    decoded = [split for split in splits if isinstance(split, TensorSplit)]
+    if len(decoded) < len(splits):
+        raise DataError("folds need splits whose images are decoded and fit into memory")
+    first = decoded[0]
+    images = torch.cat([split.images for split in decoded])
+    labels = torch.cat([split.labels for split in decoded])
+    whole = replace(first, images=images, labels=labels, fingerprint="")
+    left = list(range(len(whole)))
+    for earlier in range(k + 1):
+        keys = [f"fold/{index}" for index in left]
+        of_left = [int(labels[index]) for index in left]
+        share = round(len(left) / (n - earlier))
+        drawn = {left[place] for place in draw_stratified(of_left, keys, share, seed=seed)}
+        left = [index for index in left if index not in drawn]
+    if not drawn or len(drawn) == len(whole):
+        raise DataError(f"{n} folds of {len(whole)} images leave one without images")
+    rest = [index for index in range(len(whole)) if index not in drawn]
+    return (
+        replace(_tensor_part(whole, rest), name="train"),
+        replace(_tensor_part(whole, sorted(drawn)), name="val"),
+    )
+
+
 def _labels(split: Split) -> list[int]:
     if isinstance(split, TensorSplit):
         labels: list[int] = split.labels.tolist()
@@ -57,12 +94,7 @@ def _labels(split: Split) -> list[int]:
 
 def _part(split: Split, indices: list[int]) -> Split:
     if isinstance(split, TensorSplit):
-        chosen = torch.tensor(indices)
-        images = split.images[chosen.to(split.images.device)]
-        labels = split.labels[chosen.to(split.labels.device)]
-        return replace(
-            split, images=images, labels=labels, fingerprint=pixel_fingerprint(images, labels)
-        )
+        return _tensor_part(split, indices)
     assert isinstance(split, StreamedSplit), "it has labels"
     images_of = split.examples.images
     assert isinstance(images_of, ImageFiles), "it is streamed"
@@ -73,6 +105,15 @@ def _part(split: Split, indices: list[int]) -> Split:
         scored_classes=split.examples.scored_classes,
     )
     return replace(split, examples=examples, fingerprint="")
+
+
+def _tensor_part(split: TensorSplit, indices: list[int]) -> TensorSplit:
+    chosen = torch.tensor(indices)
+    images = split.images[chosen.to(split.images.device)]
+    labels = split.labels[chosen.to(split.labels.device)]
+    return replace(
+        split, images=images, labels=labels, fingerprint=pixel_fingerprint(images, labels)
+    )
 
 
 @dataclass(frozen=True, eq=False)

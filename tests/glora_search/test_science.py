@@ -20,6 +20,7 @@ from glora_search.bench.science.plan import QuestionPlan
 from glora_search.bench.science.tables import (
     arms_of,
     evaluations_needed,
+    flattery,
     front_table,
     rank_table,
     science_table,
@@ -169,6 +170,18 @@ def test_hypervolumes_are_compared_cell_by_cell() -> None:
     assert front_table([failed], "ours", evaluations=40) is None
 
 
+def test_the_winners_curse_is_what_a_random_subnet_does_not_have() -> None:
+    """Halves differ for every subnet; that is not the search's doing."""
+    results = [
+        answer("a", seed, facts={"flattery": {"winner": 0.3 + half, "random subnet": half}})
+        for seed, half in enumerate((0.1, -0.1, 0.0))
+    ]
+    found = flattery([*results, answer("a", 9, error="no")])
+    curse = found["winner less random"]
+    assert (curse.mean, curse.low, curse.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert found["winner"].mean == pytest.approx(0.3)
+
+
 def test_the_best_fifth_is_ranked_apart() -> None:
     """A supernet may tell bad from good and still not the best from the good."""
     alone = [float(k) for k in range(20)]
@@ -274,6 +287,7 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
     found = science(**keys)
     assert not [result.error for result in found.runs if result.failed]
     assert set(found.tables) == set(PARTS) - {"ranking", "fronts"}
+    assert set(found.flattery) == {"winner", "random subnet", "winner less random"}
     assert found.fronts is not None
     assert found.fronts.evaluations == 16
     assert found.fronts.volumes["ours"].n == 2

@@ -12,6 +12,7 @@ from small_networks import DIGITS, backbone_of, digits
 
 from supernet import evaluate_model
 from supernet.data import FolderSource, Split, StreamedSplit, hold_out, load_split, n_held_out
+from supernet.data.holdout import fold
 from supernet.errors import DataError
 
 
@@ -69,3 +70,32 @@ def test_the_figures_of_the_parts_add_up_to_those_of_the_split() -> None:
 def test_a_part_without_images_is_refused(n: int, share: float) -> None:
     with pytest.raises(DataError, match="both parts need at least one"):
         n_held_out(n, share)
+
+
+@pytest.mark.parametrize("split", ["tensor"], indirect=True)
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_folds_hold_each_image_of_all_splits_once(split: Split, n: int) -> None:
+    """Each class in proportion, the folds' sizes apart by one at most, another draw with a seed."""
+    train, val = hold_out(split, 0.25, seed=0)
+    rests, folds = zip(*(fold((train, val), k, n, seed=1) for k in range(n)), strict=True)
+    images = sorted(everything(split))
+    assert sorted(each for part in folds for each in everything(part)) == images
+    for rest, part in zip(rests, folds, strict=True):
+        assert sorted(everything(rest) + everything(part)) == images
+        assert (rest.name, part.name) == ("train", "val")
+        labels = [label for _, label in everything(part)]
+        for k, size in enumerate((12, 8, 4)):
+            assert abs(labels.count(k) - size / n) <= 1
+    assert max(map(len, folds)) - min(map(len, folds)) <= 1
+    assert everything(fold((train, val), 0, n, seed=2)[1]) != everything(folds[0])
+    assert len({part.fingerprint for part in (*rests, *folds)}) == (2 if n == 2 else 2 * n)
+
+
+def test_folds_that_cannot_be_are_refused(split: Split) -> None:
+    if isinstance(split, StreamedSplit):
+        with pytest.raises(DataError, match="decoded"):
+            fold((split,), 0, 2, seed=0)
+        return
+    single, _ = hold_out(split, 23 / 24, seed=0)
+    with pytest.raises(DataError, match="without images"):
+        fold((single,), 0, 2, seed=0)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from glora_search.bench.runs import ArmFigures, Run, RunResult
 from glora_search.bench.science.bed import Bed
 from glora_search.bench.science.ends import compare_ends, compare_winner
+from glora_search.bench.science.fitness import compare_fitness
 from glora_search.bench.science.fronts import compare_fronts
 from glora_search.bench.science.ranking import compare_ranking
 from glora_search.bench.science.samplers import compare_samplers
@@ -67,6 +68,8 @@ def _asked(bed: Bed, question: str) -> tuple[Mapping[str, ArmFigures], Mapping[s
             return compare_ends(bed, alone_epochs=ALONE_EPOCHS, alone_lr=ALONE_LR), {}
         case "samplers":
             return compare_samplers(bed)
+        case "fitness":
+            return compare_fitness(bed)
         case "fronts":
             return {}, compare_fronts(bed)
         case "ranking":

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from torch import nn
 
 from glora_search.bench.runs import ArmFigures
+from glora_search.evaluating import SubnetScorer
 from glora_search.evaluating.results import score_run, worker_name
 from glora_search.proposing import SearchSettings, Sensitivity, make_proposer
 from glora_search.stages.prepare import Materials, device_of, param_limits
@@ -76,26 +77,32 @@ class Bed:
         """The best of them."""
         return self.evolved[0].candidate.subnet
 
-    def search(self, settings: SearchSettings) -> list[Outcome]:
+    def search(self, settings: SearchSettings, scorer: SubnetScorer | None = None) -> list[Outcome]:
         """The outcomes of a search in memory, best first.
+
+        Args:
+            settings: Of the search.
+            scorer: Of its candidates; `evaluator` if not given.
 
         Raises:
             GLoRASearchError: Every candidate failed.
         """
-        outcomes = self.outcomes(settings)
+        outcomes = self.outcomes(settings, scorer)
         fine = [outcome for outcome in outcomes if not outcome.failed]
         if not fine:
             raise GLoRASearchError(f"every candidate failed; the last error: {outcomes[-1].error}")
         return sorted(fine, key=settings.objectives.rank)
 
-    def outcomes(self, settings: SearchSettings) -> list[Outcome]:
+    def outcomes(
+        self, settings: SearchSettings, scorer: SubnetScorer | None = None
+    ) -> list[Outcome]:
         """The same in the order of their evaluation, with failures."""
         proposer = make_proposer(self.space, settings, self.seed, sensitivity=self.sensitivity)
         history: list[Outcome] = []
         for generation in range(settings.generations + 1):
             candidates = proposer.propose(generation, history)
             subnets = [candidate.subnet for candidate in candidates]
-            found = score_run(self.evaluator, subnets)
+            found = score_run(scorer or self.evaluator, subnets)
             batch = {r.position: r.outcome(candidates[r.position], worker_name()) for r in found}
             history += [batch[position] for position in sorted(batch)]
         return history

@@ -183,6 +183,23 @@ def evaluations_needed(results: Iterable[RunResult], reference: str) -> dict[str
     return {name: interval(found) for name, found in needed.items()}
 
 
+def flattery(results: Iterable[RunResult]) -> dict[str, Interval]:
+    """From the facts of the question `fitness`: how much higher the loss on images that a search
+    did not see is than on those that it saw, of its winner and of random subnets; and their
+    difference, the winner's curse.
+    """
+    gaps: dict[str, dict[tuple[str, int], float]] = {}
+    for result in results:
+        if result.failed:
+            continue
+        cell = result.run.task, result.run.seed
+        found = result.facts["flattery"]
+        curse = found["winner"] - found["random subnet"]
+        for name, gap in {**found, "winner less random": curse}.items():
+            gaps.setdefault(name, {})[cell] = gap
+    return {name: interval(found) for name, found in gaps.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrontTable:
     """Searches of two objectives, by the hypervolume of their fronts, in nats.
