@@ -12,16 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from own_ray import Head, own_head
+from own_ray import Head, free_ports, own_head
 from tiny_study import found, study, write_study
 
+from glora_search.client import Client, ServerUnavailableError
 from glora_search.cluster.jobs import checked_address
 from glora_search.cluster.reaching import check_reachable
 from glora_search.operations.launching import launch
@@ -89,6 +90,29 @@ def site(postgres_server: sa.URL, tmp_path_factory: pytest.TempPathFactory) -> I
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def server_of(site: Site, folder: Path) -> Iterator[Client]:
+    """A server whose studies are jobs of the site's cluster."""
+    (port,) = free_ports(1)
+    words = ["--port", str(port), "--root", folder / "root", "--storage", site.storage]
+    process = subprocess.Popen(site.on_cluster("serve", *words), env=site.environment)
+    try:
+        with Client(f"http://127.0.0.1:{port}") as client:
+
+            def answers() -> bool:
+                try:
+                    list(client.studies())
+                except ServerUnavailableError:
+                    return False
+                return True
+
+            wait_for(answers)
+            yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(_PATIENCE_S)
+
+
 def wait_for(what: Callable[[], Any]) -> Any:
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
@@ -113,8 +137,8 @@ def kept(storage: str, name: str) -> list[tuple[Any, ...]]:
 
 def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_path: Path) -> None:
     """Launched from a terminal that is closed while it shows the log; stopped; resumed by another
-    job, which is lost with the head and all that it started (SIGKILL); resumed as a job of a new
-    cluster: what is found is what an undisturbed run finds.
+    job, which is lost with the head and all that it started (SIGKILL); resumed through a server as
+    a job of a new cluster: what is found is what an undisturbed run finds.
     """
     path = write_study(tmp_path, study={"name": "far"}, search=_SIZE, cluster={"workers": 1})
     variables = {
@@ -136,11 +160,11 @@ def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_p
     assert n_stopped < n_recorded < 800, "it was not killed in the middle: this proves little"
     before = set(kept(site.storage, "far"))
 
-    words = ("far", "--storage", "cluster", "--set", "cluster.workers=0")
-    resumed = site.run("resume", *words, "--json")
-    job = json.loads(resumed.stdout)["job"]
-    assert "800 subnets evaluated" in site.run("logs", job, "--follow").stdout
-    assert site.status("far") == "SUCCEEDED", "by the study's name, the latest job"
+    with server_of(site, tmp_path) as server:
+        server.resume("far")
+        told = server.wait("far")
+    assert (told["status"], told["evaluated"]) == ("complete", 800)
+    wait_for(lambda: site.status("far") == "SUCCEEDED")  # by the study's name, the latest job
     assert before <= set(kept(site.storage, "far"))
 
     (tmp_path / "alone").mkdir()
