@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,12 +25,22 @@ from glora_search.recording.connection import Connection
 from glora_search.recording.genome_rows import GenomeRows
 from glora_search.recording.lease import check_token
 from glora_search.recording.store import LEASE_KEY, Tally
-from glora_search.recording.trial_codec import JSON, KEYS, MARK, Place, decode, unrecorded
+from glora_search.recording.stored_subnets import StoredSubnet
+from glora_search.recording.tallies import ENDED, Tallies, marked
+from glora_search.recording.trial_codec import (
+    JSON,
+    KEYS,
+    MARK,
+    Place,
+    check_digest,
+    decode,
+    unrecorded,
+)
 from glora_search.recording.trial_rows import TrialRows, insert_attributes, trial_rows
 from glora_search.study.errors import StorageError, StudyExistsError
 from glora_search.study.objectives import Objectives
 from glora_search.study.outcomes import Outcome
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, SubnetConfig
 
 _STUDIES: Final[sa.Table] = models.StudyModel.__table__
 _DIRECTIONS: Final[sa.Table] = models.StudyDirectionModel.__table__
@@ -36,7 +48,6 @@ _STUDY_ATTRIBUTES: Final[sa.Table] = models.StudyUserAttributeModel.__table__
 _TRIALS: Final[sa.Table] = models.TrialModel.__table__
 _VALUES: Final[sa.Table] = models.TrialValueModel.__table__
 _ATTRIBUTES: Final[sa.Table] = models.TrialUserAttributeModel.__table__
-_ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL)
 _TRIALS_A_FETCH: Final = 500  # each is some 7 kB of text
 
 
@@ -115,6 +126,7 @@ class TableStore:
         name: The study's name, for messages.
         space: What the study's subnets are chosen from.
         objectives: What the study optimises.
+        tallies: What was counted of the studies of this database; by default nothing.
     """
 
     def __init__(
@@ -125,15 +137,24 @@ class TableStore:
         name: str,
         space: SearchSpace,
         objectives: Objectives,
+        tallies: Tallies | None = None,
     ) -> None:
         self._connection = connection
         self._study_id = study_id
         self._name = name
         self._objectives = objectives
-        self._genomes = GenomeRows(space, is_sqlite=connection.is_sqlite)
+        self._space = space
+        self._tallies = Tallies() if tallies is None else tallies
+        # Number and key of the last trial that was read. Later trials have higher keys, which are
+        # indexed; numbers are not.
+        self._last_read = (0, 0)
         # No other process writes under this lease, so the recorded places are read only once.
         self._known: tuple[str, dict[Place, str]] | None = None
         self._appending = threading.Lock()
+
+    @cached_property
+    def _genomes(self) -> GenomeRows:
+        return GenomeRows(self._space, is_sqlite=self._connection.is_sqlite)
 
     def attributes(self) -> dict[str, Any]:  # noqa: D102 - told by StudyStore
         query = sa.select(_STUDY_ATTRIBUTES.c.key, _STUDY_ATTRIBUTES.c.value_json).where(
@@ -177,36 +198,81 @@ class TableStore:
         return len(fresh)
 
     def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
-        query = sa.select(_TRIALS.c.number, _attributes(), self._genomes.column()).where(
-            _TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked()
+        return self._read(
+            self._whole_rows, since, lambda _, genome, __: self._genomes.subnet(genome)
         )
-        if since:
-            query = query.where(_TRIALS.c.number >= since)
+
+    def outlines(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
+        def subnet(key: int, _: str | None, attributes: Mapping[str, Any]) -> SubnetConfig:
+            if "digest" not in attributes:
+                raise StorageError("it lacks the user attribute 'digest'")
+            return StoredSubnet(str(attributes["digest"]), key=key, read=self._subnets)
+
+        return self._read(self._outline_rows, since, subnet)
+
+    @cached_property
+    def _whole_rows(self) -> sa.Select[Any]:
+        return self._rows(self._genomes.column())
+
+    @cached_property
+    def _outline_rows(self) -> sa.Select[Any]:  # built once: that takes longer than to ask for news
+        return self._rows(sa.null())
+
+    def _rows(self, genome: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        """Key, number, attributes and genome of each trial, from a number and from a key on."""
+        return sa.select(_TRIALS.c.trial_id, _TRIALS.c.number, _attributes(), genome).where(
+            _TRIALS.c.study_id == self._study_id,
+            _TRIALS.c.state.in_(ENDED),
+            _TRIALS.c.number >= sa.bindparam("since"),
+            _TRIALS.c.trial_id >= sa.bindparam("after"),
+            marked(),
+        )
+
+    def _read(
+        self,
+        rows: sa.Select[Any],
+        since: int,
+        subnet: Callable[[int, str | None, Mapping[str, Any]], SubnetConfig],
+    ) -> dict[int, Outcome]:
+        """Outcomes by number.
+
+        Args:
+            rows: As from `_rows`.
+            since: The lowest number.
+            subnet: Makes a subnet of a trial's key, genome and attributes.
+        """
+        found, last = {}, self._last_read
+        after = last[1] if since and since >= last[0] else 0
         with self._connection.reading() as c:
             c.execution_options(yield_per=_TRIALS_A_FETCH)
-            found = {
-                number: self._decode(number, attributes, genome)
-                for number, attributes, genome in c.execute(query)
-            }
+            for key, number, text, genome in c.execute(rows, {"since": since, "after": after}):
+                with self._damaged(number):
+                    attributes = json.loads(text)
+                    found[number] = decode(attributes, subnet(key, genome, attributes))
+                last = max(last, (number, key))
+        self._last_read = last
         return dict(sorted(found.items()))
 
-    def tally(self) -> Tally:  # noqa: D102
-        best = sa.func.max if self._objectives.each[0].higher_is_better else sa.func.min
-        query = (
-            sa.select(_TRIALS.c.state, sa.func.count(), best(_VALUES.c.value))
-            .join(
-                _VALUES,
-                sa.and_(_VALUES.c.trial_id == _TRIALS.c.trial_id, _VALUES.c.objective == 0),
-                isouter=True,
-            )
-            .where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked())
-            .group_by(_TRIALS.c.state)
-        )
+    def _subnets(self, digests: Mapping[int, str]) -> dict[int, SubnetConfig]:
+        """Subnets by the keys of their trials, with the digests that were recorded."""
+        query = sa.select(_TRIALS.c.trial_id, _TRIALS.c.number, self._genomes.column())
+        keys, found = list(digests), {}
         with self._connection.reading() as c:
-            found = {state: (count, value) for state, count, value in c.execute(query)}
-        n_complete, best_value = found.get(TrialState.COMPLETE, (0, None))
-        n_failed, _ = found.get(TrialState.FAIL, (0, None))
-        return Tally(n_complete=n_complete, n_failed=n_failed, best_value=best_value)
+            for begin in range(0, len(keys), _TRIALS_A_FETCH):
+                some = _TRIALS.c.trial_id.in_(keys[begin : begin + _TRIALS_A_FETCH])
+                for key, number, genome in c.execute(query.where(some)):
+                    with self._damaged(number):
+                        found[key] = check_digest(self._genomes.subnet(genome), digests[key])
+        if len(found) < len(digests):
+            raise StorageError(
+                f"study {self._name!r} has been deleted from {self._connection.shown}"
+            )
+        return found
+
+    def tally(self) -> Tally:  # noqa: D102
+        first = self._objectives.each[0]
+        with self._connection.reading() as c:
+            return self._tallies.count(c, self._study_id, higher_is_better=first.higher_is_better)
 
     def values(self) -> list[float]:  # noqa: D102
         query = (
@@ -216,7 +282,7 @@ class TableStore:
                 _TRIALS.c.study_id == self._study_id,
                 _TRIALS.c.state == TrialState.COMPLETE,
                 _VALUES.c.objective == 0,
-                _marked(),
+                marked(),
             )
             .order_by(_TRIALS.c.number)
         )
@@ -288,7 +354,7 @@ class TableStore:
         generation, index, digest = (_ATTRIBUTES.alias() for _ in range(3))
         query = sa.select(generation.c.value_json, index.c.value_json, digest.c.value_json).where(
             _TRIALS.c.study_id == self._study_id,
-            _TRIALS.c.state.in_(_ENDED),
+            _TRIALS.c.state.in_(ENDED),
             *(
                 sa.and_(table.c.trial_id == _TRIALS.c.trial_id, table.c.key == key)
                 for table, key in ((generation, MARK), (index, "index"), (digest, "digest"))
@@ -317,9 +383,11 @@ class TableStore:
         insert_attributes(c, attributes, is_sqlite=self._connection.is_sqlite)
         self._genomes.insert(c, [(id_, genome) for id_, (_, genome) in keyed])
 
-    def _decode(self, number: int, attributes: str, genome: str | None) -> Outcome:
+    @contextmanager
+    def _damaged(self, number: int) -> Iterator[None]:
+        """Tell which trial it is that cannot be read."""
         try:
-            return decode(json.loads(attributes), self._genomes.subnet(genome))
+            yield
         except (StorageError, json.JSONDecodeError) as error:
             raise StorageError(
                 f"study {self._name!r}, trial {number} is damaged: {error}"
@@ -334,13 +402,4 @@ def _attributes() -> sa.ScalarSelect[str]:
         .where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key.in_(KEYS))
         .correlate(_TRIALS)
         .scalar_subquery()
-    )
-
-
-def _marked() -> sa.Exists:
-    """Whether a trial is ours; others may have added trials to the study by other means."""
-    return (
-        sa.exists()
-        .where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key == MARK)
-        .correlate(_TRIALS)
     )
