@@ -149,6 +149,14 @@ class NamedShape(BaseModel):
     status: str | None
 
 
+class ChangesShape(BaseModel, extra="forbid"):
+    """What a resume changes."""
+
+    overrides: list[Annotated[str, Field(max_length=2000)]] = Field(
+        max_length=100, description="`section.key=value`, as `glora-search resume --set` takes it."
+    )
+
+
 class ValidShape(BaseModel):
     """A study file without mistakes."""
 
