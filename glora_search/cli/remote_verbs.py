@@ -210,6 +210,11 @@ def _study_output(status: dict[str, Any]) -> Output:
             f"best: trial {best['trial']}, val loss {number(best['loss'], 4)}, "
             f"top-1 {number(best['top1'], 4)}, {best['n_params']:,} parameters"
         )
+    if front := status["front"]:
+        lines.append(
+            f"front: {len(front['trials'])} subnets, knee trial {front['knee']}, "
+            f"hypervolume {number(front['hypervolume'], 4)}"
+        )
     if status["running"]:
         lines.append(f"driven by {status['held_by']}")
     elif status["status"] != "complete" and status["progress"]:

@@ -138,7 +138,7 @@ def begin_export(root: Path, view: StudyView, trial: int, runner: ProcessRunner)
         StudyHeldError: Another export of the study is being made.
     """
     name = view.record.name
-    if "supernet" not in (view.attributes.get("fingerprints") or {}):
+    if not has_supernet(view):
         raise StudyNotRunningError(f"study {name!r} has no trained supernet yet; resume it first")
     before = served_export(root, view, trial)
     if before.state in ("ready", "running"):
@@ -153,6 +153,11 @@ def begin_export(root: Path, view: StudyView, trial: int, runner: ProcessRunner)
             shutil.rmtree(before.directory)
         runner.export(name, trial, before.directory, lock.fileno())
     return served_export(root, view, trial)
+
+
+def has_supernet(view: StudyView) -> bool:
+    """Whether the supernet of a study has trained: before that nothing can be exported."""
+    return "supernet" in (view.attributes.get("fingerprints") or {})
 
 
 def is_exporting(root: Path, name: str) -> bool:

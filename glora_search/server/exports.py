@@ -14,6 +14,7 @@ from glora_search.operations.running import ProcessRunner
 from glora_search.operations.served_exports import (
     ServedExport,
     begin_export,
+    has_supernet,
     served_export,
     served_exports,
     wanted_trial,
@@ -126,13 +127,19 @@ def export(
     return zip_answer(files, archive, f"{name}-{trial}.zip")
 
 
+def can_export(service: Service, view: StudyView) -> bool:
+    """Whether subnets of a study can be exported here."""
+    return has_supernet(view) and isinstance(service.runner, ProcessRunner)
+
+
 def begin_picked(
     service: Service, name: str, *, digest: str | None, pick: Pick | None, max_params: int | None
 ) -> ServedExport:
     """Begin to make an export; errors as in `begin_export` and `wanted_trial`.
 
     Raises:
-        RefusedError: Studies run on a cluster; or nothing is asked for, or what excludes each other.
+        RefusedError: Studies run on a cluster; or nothing is asked for, or two that exclude each
+            other.
     """
     runner, view = service.runner, service.view(name)
     if digest is None and pick is None and max_params is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from glora_search.operations.served_exports import ServedExport, served_exports
 from glora_search.operations.serving import (
     CREATED,
     STARTING,
@@ -19,6 +20,7 @@ from glora_search.operations.serving import (
 )
 from glora_search.recording import Holder
 from glora_search.reporting.snapshot import Snapshot, snapshot_of
+from glora_search.server.exports import can_export
 from glora_search.server.page.access import visitor_of
 from glora_search.server.page.figures import spark_path
 from glora_search.server.page.rendering import STATIC, render, static_file
@@ -42,10 +44,12 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _MOST_COMPARED: Final = 8  # as many lines as the style sheet tells apart
 _LOG_TAIL: Final = 6000
 _READ_AT_ONCE: Final = 1500  # outcomes; reading them takes half a second or less
+_SOON_S: Final = 3
 _DID: Final = {
     "start": "The study is being started. That takes a moment: backbone and data are read first.",
     "stop": "The study was asked to stop. It ends once what has arrived is written.",
     "resume": "The study is being resumed. That takes a moment: backbone and data are read first.",
+    "export": "The export is being made. It can be downloaded further down once it is there.",
 }
 
 
@@ -143,6 +147,8 @@ class _Facts:
     planned: int | None
     position: int
     has_export: bool
+    exports: Sequence[ServedExport]
+    can_export: bool
 
 
 def _state(
@@ -167,7 +173,11 @@ def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
     snapshot = snapshot_of(view.record, view.trials, view.attributes, holder=held_by)
     export = snapshot.facts.export
     facts = _Facts(
-        view.status.planned, view.position, export is not None and export.directory is not None
+        view.status.planned,
+        view.position,
+        has_export=export is not None and export.directory is not None,
+        exports=served_exports(service.settings.root, view),
+        can_export=can_export(service, view),
     )
     return snapshot, state, facts
 
@@ -221,11 +231,17 @@ def _study(request: Request, name: str) -> dict[str, Any]:
     if snapshot.trials:
         downloads.append({"label": "Download the report", "href": f"{address}/report"})
     verb = "stop" if state.css == "running" else "" if state.css == "finished" else "resume"
+    around = _around(request, name, state, verb)
+    if any(export.state == "running" for export in facts.exports):
+        around["every"] = _SOON_S
     return {
         **study_view(snapshot, facts.planned),
-        **_around(request, name, state, verb),
+        **around,
         "events": f"{address}/events?since={facts.position}",
         "downloads": downloads,
+        "exports": facts.exports,
+        "exports_at": f"{address}/export",
+        "may_export": facts.can_export and visitor_of(request).changes,
         "busy": service.busy_workers(name) if state.word == "searching" else None,
     }
 
@@ -257,7 +273,9 @@ def _around(request: Request, name: str, state: State, verb: str) -> dict[str, A
         actions.append({"verb": verb, "label": labels[verb], "quiet": verb == "stop"})
     return {
         "state": state,
-        "every": 30 if state.is_over else 3,
+        "every": 30 if state.is_over else _SOON_S,
+        "exports": (),
+        "may_export": False,
         "now": False,
         "actions": actions,
         "log": _log(request.app.state.service, name),

@@ -19,6 +19,7 @@ from glora_search.server.page.figures import (
     history_chart,
     trade_off_chart,
 )
+from glora_search.server.page.fronts import front_of
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.workers import worker_lines
@@ -126,6 +127,7 @@ def unlaunched_view(name: str, planned: int | None, table: dict[str, Any]) -> di
         "key_numbers": (),
         "sentences": ("This study has not been launched yet.",),
         "export": None,
+        "front": None,
         "study_text": toml_text(table),
     }
 
@@ -170,6 +172,7 @@ def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
         "sentences": summary_sentences(snapshot),
         "history": history_chart(trials, measure) if trials else None,
         "trade_off": trade_off_chart(trials, winner) if complete else None,
+        "front": front_of(snapshot),
         "survival": survival_charts(snapshot.space, trials, snapshot.objectives)
         if complete
         else (),
