@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from glora_search.operations.served_exports import FOLDER
+from glora_search.server.documents import read_overrides
 from glora_search.server.settings import ServerSettings
 from glora_search.study import path_keys
 from glora_search.study.errors import Mistake, StudyFileError
-from glora_search.study.reading import apply_overrides, check_overrides, parse_study
+from glora_search.study.reading import check_overrides, parse_study
 from glora_search.study.toml_text import value_text
 
 MACHINES: Final = ("cluster.address",)
@@ -85,8 +86,7 @@ def admitted_overrides(
         StudyFileError: One that a resume does not accept, or that names what is not the study's.
     """
     check_overrides(overrides)
-    table: dict[str, Any] = {"study": {"name": study}}
-    apply_overrides(table, overrides)
+    table = {"study": {"name": study}, **read_overrides(overrides)}
     if mistakes := list(_refusals(table, settings)):
         raise StudyFileError.of("the resumed study", mistakes)
     del table["study"]

@@ -266,6 +266,9 @@ def test_a_study_is_resumed_with_changes_that_find_the_same(
         "cluster.address=ray://elsewhere:1": "the server decides",
         "cluster.artifacts=s3://theirs": "cluster.artifacts",
         "no-override": "no-override",
+        f"cluster.workers={'[' * 1900}": "nested too deeply",
+        f"cluster.workers={{a{'.a' * 900}=1}}": "nested too deeply",
+        "search.flush_s=nan": "cannot be read",
     }.items():
         refused = client.post(url, json={"overrides": [override]})
         assert (refused.status_code, said in refused.json()["detail"]) == (422, True), refused.text
