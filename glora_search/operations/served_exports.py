@@ -134,12 +134,12 @@ def begin_export(root: Path, view: StudyView, trial: int, runner: ProcessRunner)
         runner: Where the process runs.
 
     Raises:
-        StudyNotRunningError: The study has no trained supernet yet.
+        StudyNotRunningError: The study has no trained supernet yet, or it is elsewhere.
         StudyHeldError: Another export of the study is being made.
     """
     name = view.record.name
-    if not has_supernet(view):
-        raise StudyNotRunningError(f"study {name!r} has no trained supernet yet; resume it first")
+    if (problem := why_not(view)) is not None:
+        raise StudyNotRunningError(problem)
     before = served_export(root, view, trial)
     if before.state in ("ready", "running"):
         return before
@@ -155,9 +155,26 @@ def begin_export(root: Path, view: StudyView, trial: int, runner: ProcessRunner)
     return served_export(root, view, trial)
 
 
-def has_supernet(view: StudyView) -> bool:
-    """Whether the supernet of a study has trained: before that nothing can be exported."""
-    return "supernet" in (view.attributes.get("fingerprints") or {})
+def why_not(view: StudyView) -> str | None:
+    """Why no subnet of a study can be exported on this machine; None if it can.
+
+    The supernet would be trained here if it were missing, as where a search begins.
+    """
+    name, attributes = view.record.name, view.attributes
+    if "supernet" not in (attributes.get("fingerprints") or {}):
+        return f"study {name!r} has no trained supernet yet; resume it first"
+    study = attributes.get("study") or {}
+    if (study.get("cluster") or {}).get("artifacts") is not None:
+        return None  # the process fetches it
+    own = Path((study.get("study") or {}).get("directory") or "", "supernets")
+    # Its place is recorded at the end of a search; before that it is in the study's directory.
+    given = (study.get("supernet") or {}).get("checkpoint") or attributes.get("supernet")
+    if Path(given).is_file() if given else any(own.glob("*.safetensors")):
+        return None
+    return (
+        f"the supernet of study {name!r} is not on the server's machine ({given or own}); where it "
+        f"is, run: glora-search export {name} --digest DIGEST --out DIR"
+    )
 
 
 def is_exporting(root: Path, name: str) -> bool:

@@ -10,11 +10,9 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from glora_search.operations.following import StudyView
-from glora_search.operations.running import ProcessRunner
 from glora_search.operations.served_exports import (
     ServedExport,
     begin_export,
-    has_supernet,
     served_export,
     served_exports,
     wanted_trial,
@@ -127,31 +125,19 @@ def export(
     return zip_answer(files, archive, f"{name}-{trial}.zip")
 
 
-def can_export(service: Service, view: StudyView) -> bool:
-    """Whether subnets of a study can be exported here."""
-    return has_supernet(view) and isinstance(service.runner, ProcessRunner)
-
-
 def begin_picked(
     service: Service, name: str, *, digest: str | None, pick: Pick | None, max_params: int | None
 ) -> ServedExport:
     """Begin to make an export; errors as in `begin_export` and `wanted_trial`.
 
     Raises:
-        RefusedError: Studies run on a cluster; or nothing is asked for, or two that exclude each
-            other.
+        RefusedError: Nothing is asked for, or two that exclude each other.
     """
-    runner, view = service.runner, service.view(name)
+    view = service.view(name)
     if digest is None and pick is None and max_params is None:
         raise RefusedError(422, "say which subnet: digest, or pick, max_params or both")
     trial = _trial(view, digest=digest, pick=pick, max_params=max_params)
-    if not isinstance(runner, ProcessRunner):
-        raise RefusedError(
-            409,
-            "studies of this server run on a cluster, and it makes no exports; where the study's "
-            f"files are, run: glora-search export {name} --trial {trial} --out DIR",
-        )
-    return begin_export(service.settings.root, view, trial, runner)
+    return begin_export(service.settings.root, view, trial, service.exporter)
 
 
 def _trial(

@@ -61,6 +61,11 @@ class Service:
             return JobRunner(address=settings.address, storage=settings.job_storage)
         return ProcessRunner(root=settings.root, storage=settings.storage)
 
+    @property
+    def exporter(self) -> ProcessRunner:
+        """Where exports of subnets are made: on this machine, wherever studies run."""
+        return ProcessRunner(root=self.settings.root, storage=self.settings.storage)
+
     def view(self, name: str) -> StudyView:
         """A study that was launched, as it is now.
 

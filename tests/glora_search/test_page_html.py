@@ -101,6 +101,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSetting
             outcomes(30),
             BY_LOSS_AND_PARAMS,
             fingerprints={"supernet": "1234"},
+            supernet=str(folder / "studies.db"),  # a file that is there
         )
         _export_knee(folder / "two" / FOLDER, take_snapshot(two))
         yield ServerSettings(storage=url, root=folder)

@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 from recording_cases import outcome
 from server_cases import OWN, READ_TOKEN, TOKEN, record, settings, storage
 
-from glora_search.operations.served_exports import FOLDER
+from glora_search.operations.following import FollowedStudies
+from glora_search.operations.served_exports import FOLDER, why_not
 from glora_search.recording import Database, StudyRecord
 from glora_search.server.app import make_app
 
@@ -28,11 +29,18 @@ FAILED = 6
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Iterator[StudyRecord]:
-    with Database(storage(tmp_path)) as database:
-        found = record(database, "a")
-        found.set_attribute("fingerprints", {"supernet": "1234", "data": "5678"})
-        yield found
+def database(tmp_path: Path) -> Iterator[Database]:
+    with Database(storage(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def study(tmp_path: Path, database: Database) -> StudyRecord:
+    found = record(database, "a")
+    found.set_attribute("fingerprints", {"supernet": "1234", "data": "5678"})
+    found.set_attribute("supernet", str(tmp_path / "supernet.safetensors"))
+    (tmp_path / "supernet.safetensors").touch()
+    return found
 
 
 @pytest.fixture
@@ -78,10 +86,36 @@ def test_what_cannot_be_exported_is_told_at_once(
     assert client.get(EXPORTS).json() == {"exports": []}
 
 
-def test_a_study_without_a_supernet_exports_nothing(client: TestClient, study: StudyRecord) -> None:
+def test_what_has_no_supernet_here_is_not_exported_here(
+    client: TestClient, database: Database, study: StudyRecord, tmp_path: Path
+) -> None:
+    """The process would train one, as a launch does."""
+
+    def refused() -> str:
+        answer = client.post(EXPORT, params={"pick": "loss"})
+        assert answer.status_code == 409
+        return str(answer.json()["detail"])
+
+    (tmp_path / "supernet.safetensors").unlink()
+    told = {"directory": str(tmp_path)}
+    assert "is not on the server's machine" in refused()
+    assert "glora-search export a --digest" in refused()
+    study.set_attribute("supernet", None)  # before the end of a search its place is not recorded
+    study.set_attribute("study", {"study": {"name": "a", **told}})
+    assert f"({tmp_path / 'supernets'})" in refused()
+    study.set_attribute("study", {"supernet": {"checkpoint": "/not/there"}})
+    assert "(/not/there)" in refused()
+    for here in (
+        {"study": {"name": "a", **told}},
+        {"supernet": {"checkpoint": str(tmp_path / "supernets" / "one.safetensors")}},
+        {"cluster": {"artifacts": "s3://fetched"}},
+    ):
+        (tmp_path / "supernets").mkdir(exist_ok=True)
+        (tmp_path / "supernets" / "one.safetensors").touch()
+        study.set_attribute("study", here)
+        assert why_not(FollowedStudies(database).read("a")) is None
     study.set_attribute("fingerprints", {"data": "5678"})
-    refused = client.post(EXPORT, params={"pick": "loss"})
-    assert (refused.status_code, "no trained supernet" in refused.json()["detail"]) == (409, True)
+    assert "no trained supernet yet" in refused()
 
 
 def test_an_export_that_is_there_is_sent(client: TestClient, tmp_path: Path) -> None:
@@ -145,13 +179,3 @@ def test_who_may_only_read_gets_what_is_there(tmp_path: Path, study: StudyRecord
         query = {"digest": DIGESTS[0]}
         assert client.post(EXPORT, params=query).status_code == 403
         assert client.get(EXPORT, params=query).status_code == 200
-
-
-def test_a_server_whose_studies_run_on_a_cluster_says_where_to_export(
-    tmp_path: Path, study: StudyRecord
-) -> None:
-    app = make_app(settings(tmp_path, address="http://127.0.0.1:1"))
-    with TestClient(app, base_url=OWN) as client:
-        refused = client.post(EXPORT, params={"digest": DIGESTS[4]})
-    said = "glora-search export a --trial 4 --out DIR" in refused.json()["detail"]
-    assert (refused.status_code, said) == (409, True)

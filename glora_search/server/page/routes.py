@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
-from glora_search.operations.served_exports import ServedExport, served_exports
+from glora_search.operations.served_exports import ServedExport, served_exports, why_not
 from glora_search.operations.serving import (
     CREATED,
     STARTING,
@@ -20,7 +20,6 @@ from glora_search.operations.serving import (
 )
 from glora_search.recording import Holder
 from glora_search.reporting.snapshot import Snapshot, snapshot_of
-from glora_search.server.exports import can_export
 from glora_search.server.page.access import visitor_of
 from glora_search.server.page.figures import spark_path
 from glora_search.server.page.rendering import STATIC, render, static_file
@@ -177,7 +176,7 @@ def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
         view.position,
         has_export=export is not None and export.directory is not None,
         exports=served_exports(service.settings.root, view),
-        can_export=can_export(service, view),
+        can_export=why_not(view) is None,
     )
     return snapshot, state, facts
 
