@@ -159,8 +159,18 @@ def test_a_study_is_shown_in_every_state(client: TestClient, name: str) -> None:
         {"trade-off", "winner", "survival", "best"} if name not in ("fresh", "broken") else set()
     )
     sections |= {"export"} if name == "finished" else set()
+    sections ^= {"trade-off", "front"} if name == "two" else set()
     sections |= {"failures"} if name == "broken" else set()
-    optional = {"history", "trade-off", "failures", "winner", "survival", "best", "workers"}
+    optional = {
+        "history",
+        "trade-off",
+        "front",
+        "failures",
+        "winner",
+        "survival",
+        "best",
+        "workers",
+    }
     assert shown.ids() & (optional | {"nothing", "export"}) == sections
     buttons = {"finished": set(), "running": {"do-stop"}, "fresh": {"do-stop"}, "by-top1": set()}
     buttons["two"] = set()

@@ -20,7 +20,6 @@ from glora_search.server.page.charts import (
     y_ticks,
 )
 from glora_search.server.page.figures import trade_off_chart
-from glora_search.study.objectives import Objectives
 
 _MOST_ROWS: Final = 40
 
@@ -61,26 +60,24 @@ def front_of(snapshot: Snapshot) -> Front | None:
         chart=trade_off_chart(
             snapshot.trials, snapshot.winner, measure=snapshot.objectives.first, knee=knee
         ),
-        growth=hypervolume_chart(grown, snapshot.objectives) if grown else None,
+        growth=hypervolume_chart(grown) if grown else None,
         hypervolume=grown[-1] if grown else None,
         marks=_marks(knee, snapshot.winner),
     )
 
 
-def hypervolume_chart(grown: Sequence[float], objectives: Objectives) -> Chart:
+def hypervolume_chart(grown: Sequence[float]) -> Chart:
     """The hypervolume after each subnet.
 
     Args:
         grown: In the order of the search, at least one.
-        objectives: Two; it has the unit of the first.
     """
     x, y = Scale(0.0, max(len(grown), 2) + 0.0), scale_of([0.0, *grown])
     places = placed([(k + 1, value) for k, value in enumerate(grown)], x, y)
-    title = f"hypervolume, {objectives.first.title}"
     return Chart(
         told=f"The hypervolume of the front over {len(grown):,} evaluations: {grown[-1]:.4f}.",
         x_title="evaluation",
-        y_title=title,
+        y_title="hypervolume",
         x_ticks=x_ticks(x),
         y_ticks=y_ticks(y),
         shapes=(Shape("best", stairs(places, round(SIDE * x.share(len(grown))))),),

@@ -160,7 +160,7 @@ def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
     """
     measure = snapshot.objectives.each[0]
     trials, complete = snapshot.trials, snapshot.complete
-    winner = snapshot.winner
+    winner, front = snapshot.winner, front_of(snapshot)
     return {
         "name": snapshot.name,
         "base": page_of(snapshot.name),
@@ -171,8 +171,9 @@ def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
         "key_numbers": key_numbers(snapshot),
         "sentences": summary_sentences(snapshot),
         "history": history_chart(trials, measure) if trials else None,
-        "trade_off": trade_off_chart(trials, winner) if complete else None,
-        "front": front_of(snapshot),
+        # Of two objectives the front takes its place: both would make the page too large.
+        "trade_off": trade_off_chart(trials, winner) if complete and front is None else None,
+        "front": front,
         "survival": survival_charts(snapshot.space, trials, snapshot.objectives)
         if complete
         else (),
