@@ -19,11 +19,11 @@ from glora_search.operations.serving import (
     unlaunched_status,
 )
 from glora_search.recording import Holder
-from glora_search.reporting.snapshot import Snapshot, snapshot_of
 from glora_search.server.page.access import visitor_of
 from glora_search.server.page.figures import spark_path
 from glora_search.server.page.rendering import STATIC, render, static_file
 from glora_search.server.page.routing import PageRoute
+from glora_search.server.page.shown import ShownStudies, ShownStudy
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.views import (
     Row,
@@ -32,7 +32,6 @@ from glora_search.server.page.views import (
     measure_of,
     page_of,
     row_of,
-    study_view,
     unlaunched_view,
 )
 from glora_search.server.service import Service
@@ -102,7 +101,8 @@ def compare(request: Request) -> HTMLResponse:
     elif len(chosen) == 1:
         problem = "A comparison needs two studies; choose another one below."
     elif chosen:
-        shown = comparison_view([_launched(service, name)[:2] for name in chosen])
+        found = [_launched(request, name) for name in chosen]
+        shown = comparison_view([(study.snapshot, state) for study, state, _ in found])
     values: dict[str, Any] = {"columns": (), "charts": (), "front": None, "differing": (), **shown}
     return render(
         "compare",
@@ -143,7 +143,6 @@ def _spark(request: Request, listed: Any) -> str:
 class _Facts:
     """What the page shows of a study besides its data."""
 
-    planned: int | None
     position: int
     has_export: bool
     exports: Sequence[ServedExport]
@@ -166,19 +165,20 @@ def _state(
     return state, held_by
 
 
-def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
+def _launched(request: Request, name: str) -> tuple[ShownStudy, State, _Facts]:
+    service: Service = request.app.state.service
+    kept: ShownStudies = request.app.state._state.setdefault("shown", ShownStudies())
     view = service.view(name)
     state, held_by = _state(service, name, view.attributes, view.holder, view.status.failed)
-    snapshot = snapshot_of(view.record, view.trials, view.attributes, holder=held_by)
-    export = snapshot.facts.export
+    shown = kept.of(view, held_by)
+    export = shown.snapshot.facts.export
     facts = _Facts(
-        view.status.planned,
         view.position,
         has_export=export is not None and export.directory is not None,
         exports=served_exports(service.settings.root, view),
         can_export=why_not(view) is None,
     )
-    return snapshot, state, facts
+    return shown, state, facts
 
 
 def _frame(request: Request, name: str) -> dict[str, Any] | None:
@@ -220,21 +220,21 @@ def _search_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 def _study(request: Request, name: str) -> dict[str, Any]:
     service: Service = request.app.state.service
     try:
-        snapshot, state, facts = _launched(service, name)
+        shown, state, facts = _launched(request, name)
     except StudyNotFoundError as not_found:
         return _unlaunched(request, name, not_found)
     address = f"/api/v1{page_of(name)}"
     downloads = []
     if facts.has_export:
         downloads.append({"label": "Download the export", "href": f"{address}/export"})
-    if snapshot.trials:
+    if shown.snapshot.trials:
         downloads.append({"label": "Download the report", "href": f"{address}/report"})
     verb = "stop" if state.css == "running" else "" if state.css == "finished" else "resume"
     around = _around(request, name, state, verb)
     if any(export.state == "running" for export in facts.exports):
         around["every"] = _SOON_S
     return {
-        **study_view(snapshot, facts.planned),
+        **shown.values,
         **around,
         "events": f"{address}/events?since={facts.position}",
         "downloads": downloads,
