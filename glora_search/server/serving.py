@@ -120,7 +120,6 @@ def run_server(settings: ServerSettings) -> None:
     app = make_app(settings)
     # What is loaded stays, so the collector need not look through it again and again: that stops
     # all requests for a tenth of a second.
-    gc.collect()
     gc.freeze()
     # The access log would hold a line for each request of each reader; headers it never holds.
     uvicorn.run(
