@@ -41,7 +41,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _MOST_COMPARED: Final = 8  # as many lines as the style sheet tells apart
 _LOG_TAIL: Final = 6000
-_READ_AT_ONCE: Final = 1500  # outcomes; reading them takes half a second or less
+_READ_AT_ONCE: Final = 1500  # outcomes; to read and draw 10,000 takes two seconds
 _SOON_S: Final = 3
 _DID: Final = {
     "start": "The study is being started. That takes a moment: backbone and data are read first.",
@@ -184,7 +184,7 @@ def _launched(request: Request, name: str) -> tuple[ShownStudy, State, _Facts]:
 def _frame(request: Request, name: str) -> dict[str, Any] | None:
     """The page of a large study without its data, which the script then fetches; None for others.
 
-    Reading a study of 10,000 subnets takes seconds, once in the life of a server.
+    Reading and drawing 10,000 subnets takes two seconds, once in the life of a server.
     """
     service: Service = request.app.state.service
     seen: set[str] = request.app.state._state.setdefault("pages_seen", set())
