@@ -33,6 +33,21 @@ dashboard = click.option(
     metavar="http://HOST:8265",
     help="Dashboard of the cluster where the job runs.",
 )
+digest = click.option(
+    "--digest", metavar="HEX", help="Instead: the beginning of the subnet's digest."
+)
+pick = click.option(
+    "--pick",
+    type=click.Choice(["knee", "loss", "top1"]),
+    help="Instead: the best in val loss or val top-1; or the knee of the front of two objectives, "
+    "from where less of one costs most of the other.",
+)
+max_params = click.option(
+    "--max-params",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of the subnets with at most N adapter parameters. It goes together with --pick.",
+)
 
 
 def overrides(of: str) -> Callable[[Verb], Verb]:

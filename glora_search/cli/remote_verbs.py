@@ -15,6 +15,7 @@ from glora_search.cli.output import Output, number, tell
 
 if TYPE_CHECKING:
     from glora_search.client import Client
+    from glora_search.study.picking import Pick
 
 _TOKEN: Final = "GLORA_SEARCH_SERVER_TOKEN"
 
@@ -46,13 +47,14 @@ def launch(
 
 @click.command(short_help="Go on with a study where it stopped.")
 @click.argument("name")
+@options.overrides("where candidates are evaluated, how often things are written, the export")
 @detach
 @options.as_json
 @click.pass_obj
-def resume(server: str, name: str, detach: bool, as_json: bool) -> None:
+def resume(server: str, name: str, overrides: tuple[str, ...], detach: bool, as_json: bool) -> None:
     """Go on with a study where it stopped, and follow it to its end."""
     with _client(server) as client:
-        client.resume(name)
+        client.resume(name, overrides=overrides)
         _follow(client, name, detach, as_json)
 
 
@@ -90,15 +92,27 @@ def logs(server: str, name: str) -> None:
         click.echo(client.logs(name), nl=False)
 
 
-@click.command(short_help="Save the export of a study as a zip.")
+@click.command(short_help="Save the export of a study, or of a subnet, as a zip.")
 @click.argument("name")
 @click.option("--out", type=click.Path(path_type=Path), help="The file. [default: NAME.zip]")
+@options.digest
+@options.pick
+@options.max_params
 @click.pass_obj
-def export(server: str, name: str, out: Path | None) -> None:
-    """Save the export that ended a study as a zip; a download that broke off goes on."""
+def export(
+    server: str,
+    name: str,
+    out: Path | None,
+    digest: str | None,
+    pick: Pick | None,
+    max_params: int | None,
+) -> None:
+    """Save the export that ended a study as a zip, or that of a subnet, which the server makes
+    first; a download that broke off goes on.
+    """
     path = out or Path(f"{name}.zip")
     with _client(server) as client:
-        client.export(name, path)
+        client.export(name, path, digest=digest, pick=pick, max_params=max_params)
     click.echo(path)
 
 
@@ -195,6 +209,11 @@ def _study_output(status: dict[str, Any]) -> Output:
         lines.append(
             f"best: trial {best['trial']}, val loss {number(best['loss'], 4)}, "
             f"top-1 {number(best['top1'], 4)}, {best['n_params']:,} parameters"
+        )
+    if front := status["front"]:
+        lines.append(
+            f"front: {len(front['trials'])} subnets, knee trial {front['knee']}, "
+            f"hypervolume {number(front['hypervolume'], 4)}"
         )
     if status["running"]:
         lines.append(f"driven by {status['held_by']}")

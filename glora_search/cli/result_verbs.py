@@ -12,7 +12,7 @@ from glora_search.cli.output import tell_of_loading
 from glora_search.study.format_names import FORMAT_NAMES
 
 if TYPE_CHECKING:
-    from glora_search.stages.choosing import Pick
+    from glora_search.study.picking import Pick
 
 
 @click.command(
@@ -85,19 +85,9 @@ Examples:
     type=int,
     help="Number of the trial. [default: the best, or what [export] of the study says]",
 )
-@click.option("--digest", metavar="HEX", help="Instead: the beginning of the subnet's digest.")
-@click.option(
-    "--pick",
-    type=click.Choice(["knee", "loss", "top1"]),
-    help="Instead: the best in val loss or val top-1; or the knee of the front of two objectives, "
-    "from where less of one costs most of the other.",
-)
-@click.option(
-    "--max-params",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Of the subnets with at most N adapter parameters. It goes together with --pick.",
-)
+@options.digest
+@options.pick
+@options.max_params
 @click.option(
     "--average",
     type=click.IntRange(min=2),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from glora_search.client.errors import ServerUnavailableError, ServiceError, error_of
+from glora_search.client.downloads import download
+from glora_search.client.errors import ServerUnavailableError, error_of
 from glora_search.client.events import Event, read_events
 from glora_search.study.errors import ArtifactError
+from glora_search.study.picking import Pick
 
 try:
     import httpx
@@ -83,9 +84,11 @@ class Client:
         """Launch a study that was created."""
         self._json("POST", f"/studies/{name}/start")
 
-    def resume(self, name: str) -> None:
-        """Go on with a study where it stopped."""
-        self._json("POST", f"/studies/{name}/resume")
+    def resume(self, name: str, *, overrides: Iterable[str] = ()) -> None:
+        """Go on with a study where it stopped; `overrides` as in `glora_search.resume`."""
+        changes = list(overrides)
+        body: dict[str, Any] = {"json": {"overrides": changes}} if changes else {}
+        self._json("POST", f"/studies/{name}/resume", **body)
 
     def stop(self, name: str) -> None:
         """Interrupt a study; it ends soon after, and can be resumed."""
@@ -179,34 +182,70 @@ class Client:
                 break
         return self.status(name)
 
-    def export(self, name: str, out: Path) -> None:
-        """Save the export of a study as a zip; a download that broke off goes on.
+    def exports(self, name: str) -> list[dict[str, Any]]:
+        """The exports of a study that were asked for by `begin_export`, and how they stand."""
+        found: list[dict[str, Any]] = self._json("GET", f"/studies/{name}/exports")["exports"]
+        return found
+
+    def begin_export(
+        self,
+        name: str,
+        *,
+        digest: str | None = None,
+        pick: Pick | None = None,
+        max_params: int | None = None,
+    ) -> dict[str, Any]:
+        """Let the server make the export of a subnet; returns which one it is, and how it stands.
+
+        Args:
+            name: The study.
+            digest: As in `glora_search.export`.
+            pick: Likewise.
+            max_params: Likewise.
+        """
+        wanted = {"digest": digest, "pick": pick, "max_params": max_params}
+        query = {key: value for key, value in wanted.items() if value is not None}
+        return self._json("POST", f"/studies/{name}/export", params=query)
+
+    def export(
+        self,
+        name: str,
+        out: Path,
+        *,
+        digest: str | None = None,
+        pick: Pick | None = None,
+        max_params: int | None = None,
+    ) -> None:
+        """Save the export that ended a study, or that of a subnet, as a zip.
+
+        A download that broke off goes on. The export of a subnet is made first, unless the server
+        has it.
 
         Args:
             name: The study.
             out: The file.
-        """
-        part = out.with_name(f"{out.name}.part")
-        have = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        try:
-            self._download(name, part, headers)
-        except ServiceError as refused:
-            if refused.status != 416:  # there is nothing after what is here
-                raise
-        if not _is_whole(part):
-            part.unlink()
-            if not have:
-                raise ArtifactError(f"the export of study {name!r} arrived damaged; try again")
-            self._download(name, part, {})  # what was here is not the beginning of what is there
-        part.replace(out)
+            digest: As in `glora_search.export`.
+            pick: Likewise.
+            max_params: Likewise.
 
-    def _download(self, name: str, part: Path, headers: dict[str, str]) -> None:
-        with self._answer("GET", f"/studies/{name}/export", headers=headers) as answer:
-            goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
-            with part.open("ab" if goes_on else "wb") as file:
-                for chunk in answer.iter_bytes():
-                    file.write(chunk)
+        Raises:
+            ArtifactError: The export could not be made, or arrived damaged.
+        """
+        query: dict[str, Any] = {}
+        if digest is not None or pick is not None or max_params is not None:
+            wanted = self.begin_export(name, digest=digest, pick=pick, max_params=max_params)
+            query["digest"] = wanted["digest"]
+            while wanted["state"] == "running":
+                time.sleep(_RETRY_S)
+                (wanted,) = (e for e in self.exports(name) if e["digest"] == query["digest"])
+            if wanted["state"] == "failed":
+                raise ArtifactError(f"trial {wanted['trial']}: {wanted['problem']}")
+        download(lambda headers: self._export(name, query, headers), out, name)
+
+    def _export(
+        self, name: str, query: dict[str, Any], headers: dict[str, str]
+    ) -> AbstractContextManager[httpx.Response]:
+        return self._answer("GET", f"/studies/{name}/export", params=query, headers=headers)
 
     def report(self, name: str, out: Path) -> None:
         """Save the report of a study as one HTML file."""
@@ -243,14 +282,6 @@ class Client:
             raise ServerUnavailableError(
                 f"no server answers at {self._url} ({told}); start one by `glora-search serve`"
             ) from error
-
-
-def _is_whole(part: Path) -> bool:
-    try:
-        with zipfile.ZipFile(part) as packed:
-            return packed.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def _document(answer: httpx.Response) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from glora_search.study.errors import (
     StudyHeldError,
     StudyNotFoundError,
     StudyNotRunningError,
+    SubnetNotFoundError,
 )
 from search_spaces.errors import GLoRASearchError
 
@@ -30,6 +31,7 @@ _KINDS: Final[dict[str, type[GLoRASearchError]]] = {
     "study-held": StudyHeldError,
     "study-not-found": StudyNotFoundError,
     "study-not-running": StudyNotRunningError,
+    "subnet-not-found": SubnetNotFoundError,
 }
 
 

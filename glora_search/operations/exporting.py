@@ -8,12 +8,13 @@ from pathlib import Path
 from glora_search.cluster.artifacts import Artifacts
 from glora_search.recording import Database
 from glora_search.recording.storage_url import resolve_storage
-from glora_search.stages.choosing import Pick, choose, wanted_by
+from glora_search.stages.choosing import choose, wanted_by
 from glora_search.stages.export_record import Export
 from glora_search.stages.exporting import export_chosen
 from glora_search.stages.prepare import check_fingerprints, prepare
 from glora_search.stages.progress import Progress, Silent
 from glora_search.stages.training import supernet_fingerprint, train_or_load_supernet
+from glora_search.study.picking import Pick
 from glora_search.study.reading import stored_study
 from supernet.errors import ExportError
 from supernet.export import check_export_directory

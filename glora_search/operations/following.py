@@ -1,6 +1,7 @@
 """Studies as they grow: what is recorded is read once, and from then on only what is new.
 
-An outcome never changes once it is recorded, so it can be kept. Everything else (status, holder) is
+The layers of subnets are read when somebody needs them, since they are most of a study's rows. An
+outcome never changes once it is recorded, so it can be kept. Everything else (status, holder) is
 read anew each time.
 """
 
@@ -131,7 +132,7 @@ class Followed:
                     record=record,
                     attributes=record.attributes,
                     holder=record.holder,
-                    trials=record.trials(),
+                    trials=record.outlines(),
                 )
             self._view = view
             return view
@@ -142,7 +143,7 @@ class Followed:
         attributes, holder = record.attributes, record.holder
         if attributes.get("study") != view.attributes.get("study"):
             return None  # deleted, and perhaps another one has its name or its key
-        fresh = record.trials(max(last, 0))
+        fresh = record.outlines(max(last, 0))
         if last >= 0 and fresh.pop(last, None) != view.trials[last]:
             return None
         if not fresh and attributes == view.attributes and _same(holder, view.holder):

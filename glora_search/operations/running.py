@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ STUDY_FILE: Final = "study.toml"
 SECRETS: Final = ("GLORA_SEARCH_SERVER_TOKEN", "GLORA_SEARCH_SERVER_READ_TOKEN")
 """Variables that are the server's alone; those with `_FILE` at their end as well."""
 
+_TAIL: Final = 4096
+
 
 class Runner(Protocol):
     """Where studies run."""
@@ -46,8 +48,13 @@ class Runner(Protocol):
         """
         ...
 
-    def resume(self, name: str) -> int | None:
-        """Begin to resume a study; returns as `launch`."""
+    def resume(self, name: str, overrides: Sequence[str] = ()) -> int | None:
+        """Begin to resume a study; returns as `launch`.
+
+        Args:
+            name: Its name.
+            overrides: `section.key=value`, as `glora_search.resume` accepts them.
+        """
         ...
 
     def check(self) -> None:
@@ -73,9 +80,24 @@ class ProcessRunner:
         (folder / STUDY_FILE).write_text(toml_text(table) + "\n", encoding="utf-8")
         return self._begin(folder, "launch", STUDY_FILE)
 
-    def resume(self, name: str) -> int:
+    def resume(self, name: str, overrides: Sequence[str] = ()) -> int:
         """As told by `Runner`."""
-        return self._begin(self._folder(name), "resume", name)
+        words = [word for override in overrides for word in ("--set", override)]
+        return self._begin(self._folder(name), "resume", name, *words)
+
+    def export(self, name: str, trial: int, out: Path, lock: int) -> None:
+        """Begin to export a subnet of a study.
+
+        Args:
+            name: The study.
+            trial: Of the subnet.
+            out: A directory that is new, in a folder that is there. The log is beside it.
+            lock: A file descriptor that the process keeps open as long as it lives.
+        """
+        words = ("export", name, "--trial", str(trial), "--out", out.name)
+        log = out.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        self._begin(out.parent, *words, log=log.name, keep=(lock,))
 
     def check(self) -> None:
         """As told by `Runner`: a process can always be started."""
@@ -85,18 +107,19 @@ class ProcessRunner:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _begin(self, folder: Path, *words: str) -> int:
+    def _begin(self, folder: Path, *words: str, log: str = LOG, keep: tuple[int, ...] = ()) -> int:
         hidden = {*SECRETS, *(f"{name}_FILE" for name in SECRETS)}
         environment = {k: v for k, v in os.environ.items() if k not in hidden}
         environment[ENVIRONMENT] = self.storage  # as an argument everybody would see it
-        with (folder / LOG).open("ab") as log:
+        with (folder / log).open("ab") as written:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "glora_search", *words, "--json"],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=written,
+                stderr=written,
                 cwd=folder,
                 env=environment,
+                pass_fds=keep,
                 start_new_session=True,
             )
         # Somebody has to take note of its end, or it stays as a zombie while the server lives.
@@ -123,11 +146,11 @@ class JobRunner:
         with _file_of(table) as path:
             submit(path, address=self.address, storage=self.storage, check_paths=False)
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, overrides: Sequence[str] = ()) -> None:
         """As told by `Runner`."""
         from glora_search.operations.jobs import submit_resume
 
-        submit_resume(name, address=self.address, storage=self.storage)
+        submit_resume(name, address=self.address, storage=self.storage, overrides=overrides)
 
     def check_storage(self) -> None:
         """Raise StorageError where jobs could not reach the database, or must not be told it."""
@@ -142,6 +165,16 @@ class JobRunner:
         parts = urlsplit(self.address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         check_answers(parts.hostname or "", port, self.address)
+
+
+def last_words(log: Path) -> str | None:
+    """The last line of a log that is for people; None where there is none yet."""
+    with log.open("rb") as written:
+        written.seek(max(0, log.stat().st_size - _TAIL))
+        lines = written.read().decode("utf-8", "replace").splitlines()
+    # What a verb prints at its end is a document for programs.
+    told = [line.strip() for line in lines if line[:1] not in ("", " ", "{", "}")]
+    return told[-1][:500] if told else None
 
 
 @contextmanager

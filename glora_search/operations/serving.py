@@ -10,11 +10,13 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from glora_search.operations.running import LOG, Runner
+from glora_search.operations.served_exports import is_exporting
 from glora_search.operations.status import DatabaseStatus, ListedStudy, StudyStatus, listed_studies
 from glora_search.recording import Database, Holder, ServiceRecord, StudyRecord
 from glora_search.study.errors import (
@@ -23,7 +25,7 @@ from glora_search.study.errors import (
     StudyNotFoundError,
     StudyNotRunningError,
 )
-from glora_search.study.reading import parse_study
+from glora_search.study.reading import parse_study, resumed_study, stored_study
 from search_spaces import LayerSpec, SearchSpace
 
 CREATED: Final = "created"
@@ -74,10 +76,19 @@ def start_study(database: Database, name: str, runner: Runner) -> None:
         claim.keep() if pid is None else claim.hand_over(pid)
 
 
-def resume_study(database: Database, name: str, runner: Runner) -> None:
+def resume_study(
+    database: Database, name: str, runner: Runner, overrides: Sequence[str] = ()
+) -> None:
     """Go on with a study that was launched, by a server or not.
 
+    Args:
+        database: Where it is.
+        name: The study.
+        runner: Where it will run.
+        overrides: As in `glora_search.resume`.
+
     Raises:
+        StudyFileError: An override that a resume does not accept.
         StudyNotFoundError: It was not.
         StudyHeldError: It is driven by a process, or is being started.
     """
@@ -89,10 +100,12 @@ def resume_study(database: Database, name: str, runner: Runner) -> None:
         return
     if (holder := record.holder) is not None:
         raise StudyHeldError(f"study {name!r} runs already: {holder} drives it")
+    if overrides:
+        resumed_study(stored_study(record.attributes.get("study") or {}), overrides)
     if service is None:
         service = database.create_service(name, space=_NO_SPACE, attributes={})
     with service.claim() as claim:
-        pid = runner.resume(name)
+        pid = runner.resume(name, overrides)
         claim.keep() if pid is None else claim.hand_over(pid)
 
 
@@ -139,13 +152,15 @@ def delete_study(database: Database, name: str, root: Path | None) -> None:
 
     Raises:
         StudyNotFoundError: There is none of that name.
-        StudyHeldError: It runs, or is being started.
+        StudyHeldError: It runs, or is being started; or an export is made in its folder.
     """
     service = database.services().get(name)
     if service is None and _record(database, name) is None:
         database.open_study(name)  # raises, and tells what there is
     if service is not None and (starter := service.starter) is not None:
         raise StudyHeldError(f"study {name!r} is being started by {starter}; stop it first")
+    if root is not None and is_exporting(root, name):
+        raise StudyHeldError(f"an export of study {name!r} is being made; wait for its end")
     database.delete(name)
     folder = None if root is None else root / name
     if folder is not None and folder.is_dir() and not folder.is_symlink():

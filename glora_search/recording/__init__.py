@@ -4,6 +4,7 @@ from glora_search.recording.database import Database, StudySummary, check_study_
 from glora_search.recording.lease import Holder, Lease
 from glora_search.recording.service_record import ServiceRecord
 from glora_search.recording.store import Tally
+from glora_search.recording.stored_subnets import read_layers
 from glora_search.recording.study_record import StudyRecord
 from glora_search.recording.sweep_record import SweepRecord, SweepSummary
 from glora_search.recording.trial_codec import JSON
@@ -20,4 +21,5 @@ __all__ = [
     "SweepSummary",
     "Tally",
     "check_study_name",
+    "read_layers",
 ]

@@ -7,8 +7,9 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from glora_search.recording.bench_record import BENCH_SUFFIX, BenchRecord
 from glora_search.recording.connection import Connection
@@ -31,6 +32,9 @@ from glora_search.study.errors import DamagedStudyError, StudyFileError, StudyNo
 from glora_search.study.objectives import BY_LOSS, Objectives
 from glora_search.study.outcomes import STUDY_NAME
 from search_spaces import InvalidConfigError, SearchSpace
+
+if TYPE_CHECKING:
+    from glora_search.recording.tallies import Tallies
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +97,7 @@ class Database:
             # Optuna opens only databases of its own version, so this is Optuna's version too.
             version = self._connection.storage.get_current_version()
         self._fast = version in known_schemas
+        self._tallies: Tallies | None = None
 
     @classmethod
     def open(
@@ -379,7 +384,7 @@ class Database:
                 f"reads format {_FORMAT}: update glora-search"
             )
         try:
-            space = SearchSpace.from_json(json.dumps(attributes[_SPACE_KEY]))
+            space = _space_of(json.dumps(attributes[_SPACE_KEY]))
             objectives = Objectives.of(*attributes[_FITNESS_KEY].split(","))
         except (KeyError, ValueError, TypeError, AttributeError, InvalidConfigError) as error:
             raise DamagedStudyError(f"study {name!r} is damaged: {error}") from error
@@ -392,8 +397,10 @@ class Database:
         study: dict[str, Any] = {"name": name, "space": space, "objectives": objectives}
         if self._fast:
             from glora_search.recording.table_store import TableStore
+            from glora_search.recording.tallies import Tallies
 
-            return TableStore(self._connection, study_id, **study)
+            self._tallies = self._tallies or Tallies()
+            return TableStore(self._connection, study_id, tallies=self._tallies, **study)
         return PublicStore(self._connection, **study)
 
     def _not_found(self, name: str, names: list[str]) -> str:
@@ -402,6 +409,11 @@ class Database:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"nearest: {', '.join(near)}" if near else f"it holds: {', '.join(names[-10:])}"
         return f"no study {name!r} in {self.shown}; {hint}"
+
+
+@lru_cache(maxsize=64)  # a list of studies is asked for often, and most share a space
+def _space_of(text: str) -> SearchSpace:
+    return SearchSpace.from_json(text)
 
 
 def check_study_name(name: str) -> None:

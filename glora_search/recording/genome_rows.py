@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import count
 from operator import itemgetter
 from typing import Any, Final
@@ -81,20 +81,36 @@ class GenomeRows:
     def __init__(self, space: SearchSpace, *, is_sqlite: bool) -> None:
         self._space = space
         self._is_sqlite = is_sqlite
-        self._characters = [
-            {token: chr(_FIRST + k) for k, token in enumerate(gene.choices)} for gene in space.genes
-        ]
-        width = len(SUPPORTS)
-        self._layers = [
-            (layer.name, slice(k, k + width), _LayerTexts(space.genes[k : k + width]))
-            for layer, k in zip(space.layers, count(0, width), strict=False)
-        ]
-        self._names = [gene.name for gene in space.genes]
-        self._distributions = [
-            distribution_to_json(CategoricalDistribution(gene.choices)) for gene in space.genes
-        ]
         # Nearly all trials have their rows in the same order, so each order is worked out once.
         self._into_order = lru_cache(maxsize=16)(self._order)
+
+    # What follows is made when it is needed: a list of studies needs none of it.
+
+    @cached_property
+    def _characters(self) -> list[dict[str, str]]:
+        return [
+            {token: chr(_FIRST + k) for k, token in enumerate(gene.choices)}
+            for gene in self._space.genes
+        ]
+
+    @cached_property
+    def _layers(self) -> list[tuple[str, slice, _LayerTexts]]:
+        width, genes = len(SUPPORTS), self._space.genes
+        return [
+            (layer.name, slice(k, k + width), _LayerTexts(genes[k : k + width]))
+            for layer, k in zip(self._space.layers, count(0, width), strict=False)
+        ]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [gene.name for gene in self._space.genes]
+
+    @cached_property
+    def _distributions(self) -> list[str]:
+        return [
+            distribution_to_json(CategoricalDistribution(gene.choices))
+            for gene in self._space.genes
+        ]
 
     def text(self, subnet: SubnetConfig) -> str:
         """The text of `subnet`, in the order of the space's genes.

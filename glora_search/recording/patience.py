@@ -121,6 +121,9 @@ class PatientStore:
     def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
         return self._patience.attempt(lambda: self._store.trials(since))
 
+    def outlines(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
+        return self._patience.attempt(lambda: self._store.outlines(since))
+
     def tally(self) -> Tally:  # noqa: D102
         return self._patience.attempt(self._store.tally)
 

@@ -79,6 +79,12 @@ class StudyStore(Protocol):
         """
         ...
 
+    def outlines(self, since: int = 0) -> dict[int, Outcome]:
+        """As `trials`, but the layers of subnets may stay in the database until they are needed.
+        Then they are read, so the database has to be open, and raise what `trials` raises.
+        """
+        ...
+
     def tally(self) -> Tally:
         """Counts and best value of what `trials` returns, without reading the trials."""
         ...

@@ -133,6 +133,13 @@ class StudyRecord:
         """
         return self._store.trials(since)
 
+    def outlines(self, since: int = 0) -> dict[int, Outcome]:
+        """As `trials`, many times as fast: the layers of a subnet are read when they are needed.
+
+        Until then the database has to stay open. `read_layers` reads those of many at once.
+        """
+        return self._store.outlines(since)
+
     def best(self) -> Outcome | None:
         """The best outcome by `Objectives.rank`; None if there is none, or all failed."""
         complete = [outcome for outcome in self._store.trials().values() if not outcome.failed]

@@ -23,7 +23,9 @@ from glora_search.recording.connection import Connection
 from glora_search.recording.genome_rows import GenomeRows
 from glora_search.recording.lease import check_token
 from glora_search.recording.store import LEASE_KEY, Tally
-from glora_search.recording.trial_codec import JSON, KEYS, MARK, Place, decode, unrecorded
+from glora_search.recording.tallies import ENDED, Tallies, marked
+from glora_search.recording.trial_codec import JSON, MARK, Place, unrecorded
+from glora_search.recording.trial_reading import TrialReader
 from glora_search.recording.trial_rows import TrialRows, insert_attributes, trial_rows
 from glora_search.study.errors import StorageError, StudyExistsError
 from glora_search.study.objectives import Objectives
@@ -36,8 +38,6 @@ _STUDY_ATTRIBUTES: Final[sa.Table] = models.StudyUserAttributeModel.__table__
 _TRIALS: Final[sa.Table] = models.TrialModel.__table__
 _VALUES: Final[sa.Table] = models.TrialValueModel.__table__
 _ATTRIBUTES: Final[sa.Table] = models.TrialUserAttributeModel.__table__
-_ENDED: Final = (TrialState.COMPLETE, TrialState.FAIL)
-_TRIALS_A_FETCH: Final = 500  # each is some 7 kB of text
 
 
 def create_study(
@@ -115,6 +115,7 @@ class TableStore:
         name: The study's name, for messages.
         space: What the study's subnets are chosen from.
         objectives: What the study optimises.
+        tallies: What was counted of the studies of this database; by default nothing.
     """
 
     def __init__(
@@ -125,12 +126,15 @@ class TableStore:
         name: str,
         space: SearchSpace,
         objectives: Objectives,
+        tallies: Tallies | None = None,
     ) -> None:
         self._connection = connection
         self._study_id = study_id
         self._name = name
         self._objectives = objectives
         self._genomes = GenomeRows(space, is_sqlite=connection.is_sqlite)
+        self._reader = TrialReader(connection, study_id, name=name, genomes=self._genomes)
+        self._tallies = Tallies() if tallies is None else tallies
         # No other process writes under this lease, so the recorded places are read only once.
         self._known: tuple[str, dict[Place, str]] | None = None
         self._appending = threading.Lock()
@@ -177,36 +181,15 @@ class TableStore:
         return len(fresh)
 
     def trials(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
-        query = sa.select(_TRIALS.c.number, _attributes(), self._genomes.column()).where(
-            _TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked()
-        )
-        if since:
-            query = query.where(_TRIALS.c.number >= since)
-        with self._connection.reading() as c:
-            c.execution_options(yield_per=_TRIALS_A_FETCH)
-            found = {
-                number: self._decode(number, attributes, genome)
-                for number, attributes, genome in c.execute(query)
-            }
-        return dict(sorted(found.items()))
+        return self._reader.trials(since)
+
+    def outlines(self, since: int = 0) -> dict[int, Outcome]:  # noqa: D102
+        return self._reader.outlines(since)
 
     def tally(self) -> Tally:  # noqa: D102
-        best = sa.func.max if self._objectives.each[0].higher_is_better else sa.func.min
-        query = (
-            sa.select(_TRIALS.c.state, sa.func.count(), best(_VALUES.c.value))
-            .join(
-                _VALUES,
-                sa.and_(_VALUES.c.trial_id == _TRIALS.c.trial_id, _VALUES.c.objective == 0),
-                isouter=True,
-            )
-            .where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.state.in_(_ENDED), _marked())
-            .group_by(_TRIALS.c.state)
-        )
+        first = self._objectives.each[0]
         with self._connection.reading() as c:
-            found = {state: (count, value) for state, count, value in c.execute(query)}
-        n_complete, best_value = found.get(TrialState.COMPLETE, (0, None))
-        n_failed, _ = found.get(TrialState.FAIL, (0, None))
-        return Tally(n_complete=n_complete, n_failed=n_failed, best_value=best_value)
+            return self._tallies.count(c, self._study_id, higher_is_better=first.higher_is_better)
 
     def values(self) -> list[float]:  # noqa: D102
         query = (
@@ -216,7 +199,7 @@ class TableStore:
                 _TRIALS.c.study_id == self._study_id,
                 _TRIALS.c.state == TrialState.COMPLETE,
                 _VALUES.c.objective == 0,
-                _marked(),
+                marked(),
             )
             .order_by(_TRIALS.c.number)
         )
@@ -288,7 +271,7 @@ class TableStore:
         generation, index, digest = (_ATTRIBUTES.alias() for _ in range(3))
         query = sa.select(generation.c.value_json, index.c.value_json, digest.c.value_json).where(
             _TRIALS.c.study_id == self._study_id,
-            _TRIALS.c.state.in_(_ENDED),
+            _TRIALS.c.state.in_(ENDED),
             *(
                 sa.and_(table.c.trial_id == _TRIALS.c.trial_id, table.c.key == key)
                 for table, key in ((generation, MARK), (index, "index"), (digest, "digest"))
@@ -316,31 +299,3 @@ class TableStore:
         attributes = [(id_, *attribute) for id_, (row, _) in keyed for attribute in row.attributes]
         insert_attributes(c, attributes, is_sqlite=self._connection.is_sqlite)
         self._genomes.insert(c, [(id_, genome) for id_, (_, genome) in keyed])
-
-    def _decode(self, number: int, attributes: str, genome: str | None) -> Outcome:
-        try:
-            return decode(json.loads(attributes), self._genomes.subnet(genome))
-        except (StorageError, json.JSONDecodeError) as error:
-            raise StorageError(
-                f"study {self._name!r}, trial {number} is damaged: {error}"
-            ) from error
-
-
-def _attributes() -> sa.ScalarSelect[str]:
-    """For a row of `trials`, those of its user attributes that are ours, as one JSON object."""
-    members = sa.literal('"') + _ATTRIBUTES.c.key + '":' + _ATTRIBUTES.c.value_json
-    return (
-        sa.select("{" + sa.func.aggregate_strings(members, ",") + "}")
-        .where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key.in_(KEYS))
-        .correlate(_TRIALS)
-        .scalar_subquery()
-    )
-
-
-def _marked() -> sa.Exists:
-    """Whether a trial is ours; others may have added trials to the study by other means."""
-    return (
-        sa.exists()
-        .where(_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _ATTRIBUTES.c.key == MARK)
-        .correlate(_TRIALS)
-    )

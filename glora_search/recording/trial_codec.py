@@ -79,11 +79,7 @@ def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
         StorageError: An attribute is missing or has a wrong type, or the recorded digest is not
             that of `subnet`.
     """
-    if attributes.get("digest") != subnet.digest:
-        raise StorageError(
-            f"its parameters have the digest {subnet.digest[:12]}, "
-            f"recorded is {str(attributes.get('digest'))[:12]}"
-        )
+    check_digest(subnet, str(attributes.get("digest")))
     try:
         return Outcome(
             candidate=Candidate(
@@ -108,6 +104,19 @@ def decode(attributes: Mapping[str, Any], subnet: SubnetConfig) -> Outcome:
         raise StorageError(f"it lacks the user attribute {error}") from error
     except (TypeError, ValueError) as error:
         raise StorageError(f"its user attributes cannot be read: {error}") from error
+
+
+def check_digest(subnet: SubnetConfig, recorded: str) -> SubnetConfig:
+    """The subnet, if its digest is the one that was recorded.
+
+    Raises:
+        StorageError: It is not.
+    """
+    if subnet.digest != recorded:
+        raise StorageError(
+            f"its parameters have the digest {subnet.digest[:12]}, recorded is {recorded[:12]}"
+        )
+    return subnet
 
 
 def unrecorded(outcomes: Iterable[Outcome], recorded: Mapping[Place, str]) -> list[Outcome]:

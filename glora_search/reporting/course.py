@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from glora_search.reporting.trials import Trials
-from glora_search.study.objectives import LOSS, Objective
+from glora_search.study.fronts import growth, point, reference_of
+from glora_search.study.objectives import LOSS, Objective, Objectives
 from glora_search.study.outcomes import Outcome
 
 
@@ -70,3 +71,19 @@ def best_so_far(trials: Trials, measure: Objective) -> list[tuple[int, float]]:
         if value is not None:
             found.append((place, better(value, found[-1][1]) if found else value))
     return found
+
+
+def hypervolume_so_far(trials: Trials, objectives: Objectives) -> list[float]:
+    """What the front covers after each subnet, up to the worst of the first generation.
+
+    Args:
+        trials: In the order of the search.
+        objectives: Of the study.
+
+    Returns:
+        Nothing where there is one objective, or no reference yet.
+    """
+    reference = reference_of(trials.values(), objectives) if objectives.are_two else None
+    if reference is None:
+        return []
+    return list(growth([point(o, objectives) for o in trials.values()], reference))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from glora_search.reporting.course import hypervolume_so_far
 from glora_search.reporting.theme import INK, TEMPLATE
 from glora_search.reporting.trials import Trials, in_search_order
-from glora_search.study.fronts import growth, point, reference_of
 from glora_search.study.objectives import Objectives
 
 
@@ -20,13 +20,9 @@ def hypervolume_figure(trials: Trials, objectives: Objectives) -> go.Figure | No
     Returns:
         None where there is one objective, or no reference yet.
     """
-    ordered = in_search_order(trials)
-    if not objectives.are_two:
+    grown = hypervolume_so_far(in_search_order(trials), objectives)
+    if not grown:
         return None
-    reference = reference_of(ordered.values(), objectives)
-    if reference is None:
-        return None
-    grown = list(growth([point(o, objectives) for o in ordered.values()], reference))
     figure = go.Figure(
         go.Scatter(
             x=list(range(len(grown))),

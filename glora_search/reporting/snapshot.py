@@ -78,7 +78,7 @@ class Snapshot:
         """The complete trials' numbers, best first."""
         return ranking(self.trials, self.objectives)
 
-    @property
+    @cached_property
     def winner(self) -> int | None:
         """The best trial's number, where there are finalists by their float32 figures; None where
         none is complete.
@@ -90,7 +90,7 @@ class Snapshot:
         """The trials on the front of two objectives, the second one rising; empty for one."""
         return front(self.trials, self.objectives) if self.objectives.are_two else []
 
-    @property
+    @cached_property
     def knee(self) -> int | None:
         """The trial at the knee of the front; None where there is none."""
         return knee_of(self.trials, self.front, self.objectives) if self.front else None

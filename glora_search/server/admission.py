@@ -8,14 +8,17 @@ the sections of a study file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from glora_search.operations.served_exports import FOLDER
+from glora_search.server.documents import read_overrides
 from glora_search.server.settings import ServerSettings
 from glora_search.study import path_keys
 from glora_search.study.errors import Mistake, StudyFileError
-from glora_search.study.reading import parse_study
+from glora_search.study.reading import check_overrides, parse_study
+from glora_search.study.toml_text import value_text
 
 MACHINES: Final = ("cluster.address",)
 
@@ -69,6 +72,31 @@ def admitted(table: Mapping[str, Any], settings: ServerSettings) -> dict[str, An
     return own
 
 
+def admitted_overrides(
+    overrides: Sequence[str], study: str, settings: ServerSettings
+) -> tuple[str, ...]:
+    """Overrides of a study that is resumed here: their paths absolute.
+
+    Args:
+        overrides: `section.key=value`, as `resume` accepts them.
+        study: The study's name.
+        settings: What the server allows.
+
+    Raises:
+        StudyFileError: One that a resume does not accept, or that names what is not the study's.
+    """
+    check_overrides(overrides)
+    table = {"study": {"name": study}, **read_overrides(overrides)}
+    if mistakes := list(_refusals(table, settings)):
+        raise StudyFileError.of("the resumed study", mistakes)
+    del table["study"]
+    return tuple(
+        f"{section}.{key}={value_text(value)}"
+        for section, values in table.items()
+        for key, value in values.items()
+    )
+
+
 def _refusals(table: dict[str, Any], settings: ServerSettings) -> Iterator[Mistake]:
     name = _get(table, "study.name")
     if name in OWN_FOLDERS:
@@ -109,7 +137,8 @@ def _exported(table: dict[str, Any], settings: ServerSettings, name: object) -> 
         return
     own = settings.root.resolve() / str(name)
     path = _resolved(given, own)
-    if path is None or path == own or not path.is_relative_to(own):
+    theirs = path is not None and path != own and path.is_relative_to(own)
+    if path is None or not theirs or path.relative_to(own).parts[0] == FOLDER:
         yield _mistake("export.directory", given, "accepted: a name in the study's own folder")
     else:
         _set(table, "export.directory", str(path))

@@ -10,7 +10,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from glora_search.server import events, files, operational, results, studies
+from glora_search.server import events, exports, files, operational, results, studies
 from glora_search.server.hub import Hub
 from glora_search.server.problems import tell_problems
 from glora_search.server.security import Security
@@ -49,7 +49,7 @@ def make_app(settings: ServerSettings) -> FastAPI:
     app.state.hub = Hub(service)
     tell_problems(app)
     app.add_middleware(Security, settings=settings)
-    for part in (studies, results, files, events, operational):
+    for part in (studies, results, files, exports, events, operational):
         app.include_router(part.router, prefix=PREFIX)
     app.include_router(operational.metrics_router)
     _include_page(app)

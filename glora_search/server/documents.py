@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from glora_search.study.errors import Mistake, StudyFileError, one_line
+from glora_search.study.reading import apply_overrides
 
 TOML: Final = "application/toml"
 JSON: Final = "application/json"
@@ -61,6 +63,27 @@ def read_document(body: bytes, media_type: str) -> Document:
             return Document(_checked(json.loads(text, parse_constant=_refuse)))
         return Document(_checked(tomllib.loads(text)), _lines(text))
     except ValueError as error:  # of JSON, TOML, UTF-8, and of numbers that JSON cannot hold
+        raise _unreadable(one_line(error, limit=300)) from None
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Overrides of a study file as the tables that they change.
+
+    Args:
+        overrides: `section.key=value`.
+
+    Raises:
+        StudyFileError: One cannot be read.
+    """
+    table: dict[str, Any] = {}
+    try:
+        for override in overrides:
+            _check_brackets(override)
+        apply_overrides(table, overrides)
+        return _checked(table)
+    except StudyFileError:
+        raise
+    except ValueError as error:
         raise _unreadable(one_line(error, limit=300)) from None
 
 

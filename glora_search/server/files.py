@@ -1,11 +1,10 @@
-"""Routes of files: the log, the export, the report. Nothing outside of a study's folder is read."""
+"""Routes of files: log, files of the export, report. Nothing outside a study's folder is read."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import threading
-import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,18 +14,13 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
+from glora_search.server.archives import BYTES, files_in
 from glora_search.server.problems import RefusedError, told
 from glora_search.server.service import Served, Service
 from glora_search.server.shapes import StudyName
 
 router = APIRouter(tags=["files"], responses=told(409))
 
-_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {}}, "description": "The file."},
-    206: {"content": {"application/octet-stream": {}}, "description": "The asked part of it."},
-    416: {"description": "No such part."},
-}
-_ARCHIVE = ".export.zip"
 _DRAWING = threading.Lock()  # a report takes seconds of a core, and many would take all of them
 
 
@@ -76,7 +70,7 @@ def artifacts(name: StudyName, service: Served) -> dict[str, Any]:
     "/studies/{name}/artifacts/{file}",
     summary="A file of the export",
     response_class=FileResponse,
-    responses=_BYTES,
+    responses=BYTES,
 )
 def artifact(
     name: StudyName,
@@ -88,24 +82,6 @@ def artifact(
         if path.name == file:
             return FileResponse(path, media_type="application/octet-stream", filename=file)
     raise RefusedError(404, f"the export of study {name!r} has no file {file!r}")
-
-
-@router.get(
-    "/studies/{name}/export",
-    summary="The export as a zip",
-    response_class=FileResponse,
-    responses=_BYTES,
-)
-def export(name: StudyName, service: Served) -> FileResponse:
-    """The export that ended the search in one file, or with a header `Range` a part of it, so that
-    a download that broke off can go on.
-    """
-    files = _files(service, name)
-    archive = service.settings.root.resolve() / name / _ARCHIVE
-    newest = max(file.stat().st_mtime_ns for file in files)
-    if not archive.is_file() or archive.stat().st_mtime_ns < newest:
-        _pack(files, archive)
-    return FileResponse(archive, media_type="application/zip", filename=f"{name}.zip")
 
 
 @router.get(
@@ -139,28 +115,8 @@ def report(name: StudyName, service: Served) -> FileResponse:
 
 
 def _files(service: Service, name: str) -> list[Path]:
-    """The files of a study's export, where it is below the server's folder."""
+    """The files of the export that ended a study's search."""
     stored = service.view(name).attributes.get("export") or {}
     if "directory" not in stored:
         raise RefusedError(404, f"study {name!r} has no export yet")
-    root, folder = service.settings.root.resolve(), Path(stored["directory"]).resolve()
-    if not folder.is_relative_to(root) or not folder.is_dir():
-        raise RefusedError(404, f"the export of study {name!r} is not below the server's folder")
-    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.is_symlink()]
-    if not files:
-        raise RefusedError(404, f"the export of study {name!r} is empty")
-    return files
-
-
-def _pack(files: list[Path], archive: Path) -> None:
-    """Write a zip, whole or not at all. Weights do not shrink, so nothing is compressed."""
-    archive.parent.mkdir(exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=archive.parent, prefix=".export-")
-    os.close(handle)
-    try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as packed:
-            for file in files:
-                packed.write(file, file.name)
-        Path(draft).replace(archive)
-    finally:
-        Path(draft).unlink(missing_ok=True)
+    return files_in(service, Path(stored["directory"]), name)

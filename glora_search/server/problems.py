@@ -24,6 +24,7 @@ from glora_search.study.errors import (
     StudyHeldError,
     StudyNotFoundError,
     StudyNotRunningError,
+    SubnetNotFoundError,
     one_line,
 )
 from search_spaces import GLoRASearchError
@@ -35,6 +36,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _STATUS: Final[tuple[tuple[type[GLoRASearchError], int], ...]] = (  # the first that fits
     (StudyFileError, 422),
     (StudyNotFoundError, 404),
+    (SubnetNotFoundError, 404),
     (StudyExistsError, 409),
     (StudyHeldError, 409),
     (StudyNotRunningError, 409),

@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from glora_search.operations.following import FollowedStudies, StudyView
-from glora_search.operations.running import JobRunner, ProcessRunner, Runner
+from glora_search.operations.running import JobRunner, ProcessRunner, Runner, last_words
 from glora_search.operations.serving import log_of, starter_of, unlaunched_status
 from glora_search.recording import Database
 from glora_search.server.settings import ServerSettings
 from glora_search.server.shapes import status_table
 from glora_search.study.errors import StudyNotFoundError
-
-_TAIL: Final = 4096
 
 
 class Service:
@@ -63,6 +61,11 @@ class Service:
             return JobRunner(address=settings.address, storage=settings.job_storage)
         return ProcessRunner(root=settings.root, storage=settings.storage)
 
+    @property
+    def exporter(self) -> ProcessRunner:
+        """Where exports of subnets are made: on this machine, wherever studies run."""
+        return ProcessRunner(root=self.settings.root, storage=self.settings.storage)
+
     def view(self, name: str) -> StudyView:
         """A study that was launched, as it is now.
 
@@ -100,14 +103,7 @@ class Service:
     def progress(self, name: str) -> str | None:
         """The last line of the log of a study: how far its training is, or why it ended."""
         path = self.log(name)
-        if path is None:
-            return None
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - _TAIL))
-            lines = log.read().decode("utf-8", "replace").splitlines()
-        # What a study prints at its end is a document for programs.
-        told = [line.strip() for line in lines if line[:1] not in ("", " ", "{", "}")]
-        return told[-1][:500] if told else None
+        return None if path is None else last_words(path)
 
     def busy_workers(self, name: str, within_s: float = 60.0) -> float:
         """Seconds of evaluation a second, in what was recorded lately of a study."""

@@ -60,6 +60,27 @@ class GenerationShape(BaseModel):
     best_n_params: int | None
 
 
+class FrontMember(BaseModel):
+    """A subnet on the front."""
+
+    trial: int
+    loss: float
+    top1: float
+    n_params: int
+    digest: str
+
+
+class FrontStatusShape(BaseModel):
+    """What a study of two objectives has found."""
+
+    objectives: list[str]
+    hypervolume: float | None = Field(description="Of the front, in the unit of the first.")
+    reference: list[float] | None = Field(description="The worst of generation 0 in each.")
+    knee: int = Field(description="The trial at the front's knee.")
+    trials: list[FrontMember] = Field(description="The front, the second objective rising.")
+    hypervolume_by_generation: dict[str, float]
+
+
 class StatusShape(BaseModel):
     """How far a study is."""
 
@@ -79,6 +100,9 @@ class StatusShape(BaseModel):
     generations: list[GenerationShape]
     supernet: str | None
     export: dict[str, Any] | None
+    front: FrontStatusShape | None = Field(
+        default=None, description="Of a study of two objectives, once a subnet is evaluated."
+    )
     position: int = Field(description="`since` of the outcomes that are still to come.")
     progress: str | None = Field(description="The last line of its log; null without one.")
 
@@ -147,6 +171,14 @@ class NamedShape(BaseModel):
 
     study: str
     status: str | None
+
+
+class ChangesShape(BaseModel, extra="forbid"):
+    """What a resume changes."""
+
+    overrides: list[Annotated[str, Field(max_length=2000)]] = Field(
+        max_length=100, description="`section.key=value`, as `glora-search resume --set` takes it."
+    )
 
 
 class ValidShape(BaseModel):

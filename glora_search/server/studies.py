@@ -17,12 +17,13 @@ from glora_search.operations.serving import (
     start_study,
     stop_study,
 )
-from glora_search.server.admission import OWN_FOLDERS, admitted
+from glora_search.server.admission import OWN_FOLDERS, admitted, admitted_overrides
 from glora_search.server.documents import BODY, Document, read_document
 from glora_search.server.problems import RefusedError, error_problem, told
 from glora_search.server.security import media_type
 from glora_search.server.service import Served, Service
 from glora_search.server.shapes import (
+    ChangesShape,
     ListShape,
     NamedShape,
     StatusShape,
@@ -121,9 +122,13 @@ def start(name: StudyName, service: Served) -> dict[str, Any]:
 @router.post(
     "/studies/{name}/resume", response_model=NamedShape, status_code=202, summary="Resume a study"
 )
-def resume(name: StudyName, service: Served) -> dict[str, Any]:
-    """Go on with a study where the database says it stopped, whoever launched it."""
-    resume_study(service.database, name, service.runner)
+def resume(name: StudyName, service: Served, changes: ChangesShape | None = None) -> dict[str, Any]:
+    """Go on with a study where the database says it stopped, whoever launched it; with changes of
+    what may differ between a launch and its resume.
+    """
+    given = [] if changes is None else changes.overrides
+    overrides = admitted_overrides(given, name, service.settings)
+    resume_study(service.database, name, service.runner, overrides)
     return _named(service, name)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from glora_search.recording import StudyRecord
-from glora_search.study.finalists import Finalist, best_trials, from_attributes, winner_of
-from glora_search.study.fronts import front, knee_of
-from glora_search.study.objectives import Objectives
+from glora_search.study.errors import SubnetNotFoundError
+from glora_search.study.finalists import Finalist, best_trials, from_attributes
 from glora_search.study.outcomes import Outcome
+from glora_search.study.picking import Pick, of_digest, picked
 from glora_search.study.place_sections import ExportSection
 from supernet.errors import ExportError
 
@@ -26,11 +26,6 @@ class Finetuning:
 
     epochs: int
     lr: float
-
-
-Pick = Literal["knee", "loss", "top1"]
-"""`knee`: of the front of two objectives, where less of one costs most of the other. `loss` and
-`top1`: the best in that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +176,21 @@ def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -
     if wanted.average != 1:
         return Chosen(trials=_best(record, trials, wanted.average, "average"))
     finalists = from_attributes(record.attributes)
-    trial = wanted.trial if wanted.digest is None else _of_digest(record, trials, wanted.digest)
-    if trial is None:
-        trial = _picked(record, trials, wanted, finalists)
+    trial = wanted.trial
+    try:
+        if wanted.digest is not None:
+            trial = of_digest(record.name, trials, wanted.digest)
+        if trial is None:
+            trial = picked(
+                record.name,
+                trials,
+                record.objectives,
+                finalists,
+                pick=wanted.pick,
+                max_params=wanted.max_params,
+            )
+    except SubnetNotFoundError as error:
+        raise ExportError(str(error)) from error
     outcome = trials.get(trial)
     if outcome is None:
         raise ExportError(
@@ -193,52 +200,6 @@ def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -
         raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
     final = next((f for f in finalists if f.trial == trial), None)
     return Chosen(trials={trial: outcome}, finetuning=wanted.finetuning, final=final)
-
-
-def _of_digest(record: StudyRecord, trials: Mapping[int, Outcome], digest: str) -> int:
-    found = [
-        n for n, o in trials.items() if digest and o.candidate.subnet.digest.startswith(digest)
-    ]
-    if len(found) != 1:
-        raise ExportError(
-            f"study {record.name!r} has {len(found)} subnets whose digest begins with {digest!r}; "
-            "give the beginning of one, as `glora-search status` and the report show it"
-        )
-    return found[0]
-
-
-def _picked(
-    record: StudyRecord,
-    trials: Mapping[int, Outcome],
-    wanted: Wanted,
-    finalists: Sequence[Finalist],
-) -> int:
-    """The subnet that is wanted of those that are small enough: the winner among them, if nothing
-    else is said.
-    """
-    if all(outcome.failed for outcome in trials.values()):
-        raise ExportError(f"study {record.name!r} has no evaluated subnet yet; resume it first")
-    most = wanted.max_params
-    small = {n: o for n, o in trials.items() if most is None or o.candidate.n_params <= most}
-    if wanted.pick == "knee":
-        on_front = front(small, record.objectives)
-        if on_front:
-            return knee_of(small, on_front, record.objectives)
-    else:
-        objectives = record.objectives
-        if wanted.pick not in (None, objectives.first.name):
-            objectives, finalists = Objectives.of(wanted.pick), ()
-        if (trial := winner_of(small, objectives, _within(small, finalists))) is not None:
-            return trial
-    least = min(o.candidate.n_params for o in trials.values() if not o.failed)
-    raise ExportError(
-        f"study {record.name!r} has no evaluated subnet of at most {most:,} parameters; the "
-        f"smallest has {least:,}: raise max_params"
-    )
-
-
-def _within(small: Mapping[int, Outcome], finalists: Sequence[Finalist]) -> list[Finalist]:
-    return [finalist for finalist in finalists if finalist.trial in small]
 
 
 def _best(

@@ -61,6 +61,10 @@ class StudyNotFoundError(GLoRASearchError, KeyError):
     __str__ = Exception.__str__  # a KeyError would quote its message
 
 
+class SubnetNotFoundError(GLoRASearchError, LookupError):
+    """A study has no subnet that is what was asked for, or several."""
+
+
 class StudyExistsError(GLoRASearchError, ValueError):
     """A study of that name is in the database already."""
 

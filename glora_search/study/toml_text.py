@@ -22,7 +22,7 @@ def toml_text(table: Mapping[str, Any]) -> str:
 def _sections(path: tuple[str, ...], table: Mapping[str, Any]) -> list[str]:
     tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     lines = [
-        f"{_key(key)} = {_value(value)}"
+        f"{_key(key)} = {value_text(value)}"
         for key, value in table.items()
         if value is not None and key not in tables
     ]
@@ -38,16 +38,21 @@ def _key(key: str) -> str:
     return key if _BARE_KEY.fullmatch(key) else _string(key)
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """The TOML of one value, on one line.
+
+    Args:
+        value: What JSON can hold, but no null.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        pairs = (f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
+        pairs = (f"{_key(k)} = {value_text(v)}" for k, v in value.items() if v is not None)
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(item) for item in value if item is not None)}]"
+        return f"[{', '.join(value_text(item) for item in value if item is not None)}]"
     return _string(str(value))
 
 

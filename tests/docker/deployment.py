@@ -59,6 +59,7 @@ def pod_templates() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "head", cluster["headGroupSpec"]["template"]
     for group in cluster["workerGroupSpecs"]:
         yield group["groupName"], group["template"]
+    yield "server", manifest("server.yaml")["spec"]["template"]
     yield "submitter", manifest("rayjob.yaml")["spec"]["submitterPodTemplate"]
 
 

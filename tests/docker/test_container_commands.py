@@ -26,7 +26,7 @@ import click
 import psutil
 import pytest
 import sqlalchemy as sa
-from deployment import compose, free_port, manifest, words_of
+from deployment import compose, free_port, manifest, pod_templates, words_of
 
 from glora_search.cli.commands import cli
 from glora_search.recording import Database
@@ -133,8 +133,9 @@ def test_ray_knows_every_parameter_of_the_manifests() -> None:
     [
         words_of(SERVICES["search"]["command"]),
         shlex.split(manifest("rayjob.yaml")["spec"]["entrypoint"]),
+        words_of(dict(pod_templates())["server"]["spec"]["containers"][0]["command"]),
     ],
-    ids=["search", "rayjob"],
+    ids=["search", "rayjob", "server"],
 )
 def test_glora_search_knows_every_option(command: list[str]) -> None:
     program, verb, *words = command

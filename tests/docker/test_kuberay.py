@@ -6,17 +6,36 @@ asserted by hand.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from deployment import DOCKER, MANIFESTS, ROOT, manifest, pod_templates, read_yaml, strings_in
+from deployment import (
+    DOCKER,
+    MANIFESTS,
+    ROOT,
+    compose,
+    manifest,
+    pod_templates,
+    read_yaml,
+    strings_in,
+    words_of,
+)
+from fastapi.testclient import TestClient
+
+from glora_search.server.app import make_app
+from glora_search.server.settings import ServerSettings
 
 PODS = dict(pod_templates())
 CLUSTER = manifest("raycluster.yaml")
+SERVER = manifest("server.yaml")
 OURS = {"app.kubernetes.io/part-of": "glora-search"}
+OF_SERVER = {**OURS, "app.kubernetes.io/component": "server"}
 
 
 def test_every_file_is_an_object_of_a_known_kind() -> None:
@@ -29,6 +48,9 @@ def test_every_file_is_an_object_of_a_known_kind() -> None:
         "network-policy.yaml": ("networking.k8s.io/v1", "NetworkPolicy"),
         "raycluster.yaml": ("ray.io/v1", "RayCluster"),
         "rayjob.yaml": ("ray.io/v1", "RayJob"),
+        "server.yaml": ("apps/v1", "Deployment"),
+        "server-network-policy.yaml": ("networking.k8s.io/v1", "NetworkPolicy"),
+        "server-service.yaml": ("v1", "Service"),
     }
 
 
@@ -39,8 +61,9 @@ def test_kustomize_reads_the_folder() -> None:
     rendered = subprocess.run(
         [kubectl, "kustomize", DOCKER / "kuberay"], capture_output=True, text=True, check=True
     ).stdout
-    kinds = {document["kind"] for document in yaml.safe_load_all(rendered)}
-    assert kinds == {"PersistentVolumeClaim", "NetworkPolicy", "RayCluster"}
+    kinds = [document["kind"] for document in yaml.safe_load_all(rendered)]
+    cluster = ["NetworkPolicy", "PersistentVolumeClaim", "RayCluster"]
+    assert sorted(kinds) == sorted([*cluster, "Deployment", "NetworkPolicy", "Service"])
 
 
 def test_ray_wants_a_token_and_is_not_published() -> None:
@@ -89,11 +112,13 @@ def test_only_pods_of_the_cluster_get_in() -> None:
     own, operator = policy["ingress"]
     assert own == {"from": [{"podSelector": {"matchLabels": OURS}}]}
     assert [port["port"] for port in operator["ports"]] == [8265]
-    assert all(template["metadata"]["labels"] == OURS for template in PODS.values())
+    for name, template in PODS.items():
+        labels = OF_SERVER if name == "server" else OURS
+        assert template["metadata"]["labels"] == labels, name
 
 
 def test_secrets_are_named_and_not_given() -> None:
-    """And the database's goes to the head alone, where the drivers of studies run."""
+    """And the database's goes to the head, where the drivers of studies run, and to the server."""
     for path in MANIFESTS:
         document = read_yaml(path)
         assert document["kind"] != "Secret"
@@ -101,18 +126,33 @@ def test_secrets_are_named_and_not_given() -> None:
             credentials = text.partition("://")[2].partition("@")[0] if "@" in text else ""
             assert ":" not in credentials, f"a password in {text!r}"
     holders = {
-        name
+        (name, volume["secret"]["secretName"])
         for name, template in PODS.items()
         for volume in template["spec"].get("volumes", [])
         if "secret" in volume
     }
-    assert holders == {"head"}
-    environment = PODS["head"]["spec"]["containers"][0]["env"]
-    assert {e["name"] for e in environment} == {
-        "GLORA_SEARCH_STORAGE",
-        "PGSERVICEFILE",
-        "PGSERVICE",
+    database = "glora-search-database"
+    assert holders == {
+        *(("head", database), ("server", database)),
+        ("server", SERVER["metadata"]["name"]),
     }
+    of_database = {"GLORA_SEARCH_STORAGE", "PGSERVICEFILE", "PGSERVICE"}
+    assert environment_of("head").keys() == of_database
+    of_server = environment_of("server")
+    for name in of_database:
+        assert of_server.pop(name) == environment_of("head")[name]
+    assert of_server.pop("RAY_AUTH_TOKEN") == {
+        "name": "RAY_AUTH_TOKEN",
+        "valueFrom": {
+            "secretKeyRef": {"name": CLUSTER["metadata"]["name"], "key": "auth_token"},
+        },
+    }
+    assert of_server.keys() == {"RAY_AUTH_MODE", "GLORA_SEARCH_SERVER_TOKEN_FILE"}
+
+
+def environment_of(name: str) -> dict[str, Any]:
+    (container,) = PODS[name]["spec"]["containers"]
+    return {entry["name"]: entry for entry in container["env"]}
 
 
 def test_volumes_that_are_mounted_exist() -> None:
@@ -147,3 +187,76 @@ def test_the_job_runs_on_that_cluster() -> None:
     job = manifest("rayjob.yaml")["spec"]
     assert job["clusterSelector"] == {"ray.io/cluster": CLUSTER["metadata"]["name"]}
     assert job["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_the_server_is_that_of_the_compose_file_on_this_cluster() -> None:
+    """The same options but for the names by which things are reached, which have to be right."""
+    (container,) = PODS["server"]["spec"]["containers"]
+    program, verb, *words = words_of(container["command"])
+    options = dict(word.split("=", 1) for word in words)
+    given = compose()["services"]["server"]["command"]
+    theirs = dict(word.split("=", 1) for word in words_of(given)[2:])
+    head = f"{CLUSTER['metadata']['name']}-head-svc"  # what KubeRay calls the head's service
+    service = manifest("server-service.yaml")
+    expected = {
+        **theirs,
+        "--address": f"http://{head}:8265",
+        "--allowed-host": service["metadata"]["name"],
+    }
+    assert (program, verb, options) == ("glora-search", "serve", expected)
+    (port,) = container["ports"]
+    assert str(port["containerPort"]) == options["--port"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    token = environment_of("server")["GLORA_SEARCH_SERVER_TOKEN_FILE"]["value"]
+    assert str(Path(token).parent) in mounts
+    assert token.startswith("/run/secrets/"), "elsewhere a file that the group reads is refused"
+    assert {options["--data-root"], str(Path(options["--root"]).parent)} <= mounts
+
+
+def test_the_service_finds_the_server_and_its_policy_lets_clients_to_one_port() -> None:
+    assert SERVER["spec"]["selector"] == {"matchLabels": OF_SERVER}
+    service = manifest("server-service.yaml")["spec"]
+    assert (service["selector"], service["type"]) == (OF_SERVER, "ClusterIP")
+    (port,) = service["ports"]
+    (container,) = PODS["server"]["spec"]["containers"]
+    (listening,) = container["ports"]
+    assert port["targetPort"] == listening["name"]
+    policy = manifest("server-network-policy.yaml")["spec"]
+    assert policy["podSelector"] == {"matchLabels": OF_SERVER}
+    (rule,) = policy["ingress"]
+    assert [p["port"] for p in rule["ports"]] == [listening["containerPort"]]
+    clients = {"matchLabels": {"glora-search-client": "true"}}
+    assert rule["from"] == [{"namespaceSelector": {}, "podSelector": clients}]
+
+
+def test_probes_ask_routes_that_answer_them(tmp_path: Path) -> None:
+    """A real application: health without a token, by a name that is the server's; readiness with
+    the token of the file, which the probe's script reads.
+    """
+    (container,) = PODS["server"]["spec"]["containers"]
+    app = make_app(
+        ServerSettings(
+            storage=f"sqlite:///{tmp_path / 'studies.db'}",
+            root=tmp_path,
+            host="0.0.0.0",
+            token="0123456789abcdef",
+            allowed_hosts=("glora-search-server",),
+        )
+    )
+    with TestClient(app, base_url="http://10.1.2.3:8484") as client:
+        for name in ("startupProbe", "livenessProbe"):
+            asked = container[name]["httpGet"]
+            headers = {header["name"]: header["value"] for header in asked["httpHeaders"]}
+            assert client.get(asked["path"], headers=headers).status_code == 200
+            assert client.get(asked["path"]).status_code == 421, "by the pod's address"
+        shell, option, script = container["readinessProbe"]["exec"]["command"]
+        subprocess.run([shell, "-n", option, script], check=True)
+        program, *words = shlex.split(script)
+        assert program == "wget"
+        token = environment_of("server")["GLORA_SEARCH_SERVER_TOKEN_FILE"]["value"]
+        (header,) = (w.partition("=")[2] for w in words if w.startswith("--header="))
+        assert header == f"Authorization: Bearer $(cat {token})"
+        url = words[-1]
+        brought = {"Authorization": "Bearer 0123456789abcdef", "Host": urlsplit(url).netloc}
+        assert client.get(urlsplit(url).path, headers=brought).json()["database"] == "ok"
+        assert client.get(urlsplit(url).path, headers={"Host": "localhost"}).status_code == 401

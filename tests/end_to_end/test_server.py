@@ -18,6 +18,7 @@ from tiny_study import N_SUBNETS, study_table
 
 import glora_search as package
 from glora_search.client import Client, ServerUnavailableError
+from glora_search.study.errors import StudyHeldError
 
 pytestmark = pytest.mark.slow
 
@@ -76,5 +77,18 @@ def test_a_study_outlives_its_server_and_is_downloaded_from_the_next(tmp_path: P
             exported = json.loads(packed.read("subnet.json"))
             assert "model.safetensors" in packed.namelist()
         assert client.winner("tiny")["outcome"]["digest"] == exported["digest"]
+        others = [o["digest"] for o in outcomes if o["digest"] != exported["digest"]]
+        begun = client.begin_export("tiny", digest=others[0][:12])
+        assert (begun["digest"], begun["state"]) == (others[0], "running")
+        assert client.begin_export("tiny", digest=others[0]) == begun, "it is asked for once"
+        with pytest.raises(StudyHeldError, match=f"of subnet {others[0][:16]}"):
+            client.begin_export("tiny", digest=others[1])
+        with pytest.raises(StudyHeldError, match="wait for its end"):
+            client.delete("tiny", files=True)
+    with server(tmp_path, port) as client:  # and the export goes on without it
+        client.export("tiny", tmp_path / "other.zip", digest=others[0])
+        with zipfile.ZipFile(tmp_path / "other.zip") as packed:
+            assert json.loads(packed.read("subnet.json"))["digest"] == others[0]
+        assert [e["state"] for e in client.exports("tiny")] == ["ready"]
         client.delete("tiny", files=True)
         assert not (tmp_path / "runs" / "tiny").exists()

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,9 @@ class ForkedStudies:
         (folder / STUDY_FILE).write_text(toml_text(table))
         return self._begin(folder, "launch", STUDY_FILE)
 
-    def resume(self, name: str) -> int:
-        return self._begin(self._settings.root / name, "resume", name)
+    def resume(self, name: str, overrides: Sequence[str] = ()) -> int:
+        words = [word for override in overrides for word in ("--set", override)]
+        return self._begin(self._settings.root / name, "resume", name, *words)
 
     def _begin(self, folder: Path, *words: str) -> int:
         variables = {ENVIRONMENT: self._settings.storage}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from reporting_studies import VIT, outcome, outcomes
+from reporting_studies import VIT, outcome, outcomes, recorded
 
+from glora_search.reporting.course import hypervolume_so_far
+from glora_search.reporting.snapshot import take_snapshot
 from glora_search.reporting.trials import pareto_front
 from glora_search.server.page.charts import (
     SIDE,
@@ -23,9 +27,10 @@ from glora_search.server.page.figures import (
     spark_path,
     trade_off_chart,
 )
+from glora_search.server.page.fronts import front_of
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.workers import worker_lines
-from glora_search.study.objectives import BY_LOSS, LOSS, TOP1
+from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, LOSS, TOP1
 
 TRIALS = {**dict(enumerate(outcomes(40))), 7: outcome(7, error_type="E")}
 
@@ -147,3 +152,41 @@ def test_workers_share_all_of_the_work() -> None:
         ("node:1", 19, 1),
     }
     assert sum(line.share for line in lines) == pytest.approx(1)
+
+
+def test_the_front_of_two_objectives_has_its_knee_and_grows(tmp_path: Path) -> None:
+    """Loss against parameters; its dots are the front's, in their order."""
+    with recorded(tmp_path, list(TRIALS.values()), objectives=BY_LOSS_AND_PARAMS) as study:
+        snapshot = take_snapshot(study)
+    front = front_of(snapshot)
+    assert front is not None
+    assert (front.size, front.knee) == (len(snapshot.front), snapshot.knee)
+    assert set(front.shown) == set(snapshot.front)
+    assert front.chart.y_title == LOSS.axis_title
+    on_front = numbers(path(front.chart, "front-dots"))
+    assert len(on_front) == 3 * front.size
+    knee = numbers(path(front.chart, "knee"))
+    assert knee == on_front[3 * snapshot.front.index(front.knee) :][:3]
+    winner = numbers(path(front.chart, "winner"))
+    assert winner == on_front[-3:], "the best loss is the end of the front"
+    assert front.marks == {front.knee: "knee", snapshot.winner: "winner"}
+    assert front.growth is not None
+    rises = [int(y) for y in re.findall(r"V(-?\d+)", path(front.growth, "best"))]
+    assert rises == sorted(rises, reverse=True), "it never shrinks"
+    assert len(rises) > 3
+    grown = hypervolume_so_far(snapshot.trials, snapshot.objectives)
+    assert front.hypervolume == grown[-1] == max(grown)
+    one = replace(snapshot, objectives=BY_LOSS)
+    assert front_of(one) is None
+
+
+def test_a_long_front_is_thinned_out_but_for_its_ends_and_its_knee(tmp_path: Path) -> None:
+    """As many rows as a person reads."""
+    long = [outcome(k, n_params=1000 + k * k, loss=1 / (1 + k)) for k in range(100)]
+    with recorded(tmp_path, long, objectives=BY_LOSS_AND_PARAMS) as study:
+        snapshot = take_snapshot(study)
+    front = front_of(snapshot)
+    assert front is not None
+    assert front.size == 100
+    assert len(front.shown) <= 42
+    assert {0, 99, snapshot.knee} <= set(front.shown)

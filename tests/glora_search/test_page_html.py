@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,14 @@ from fastapi.testclient import TestClient
 from reporting_studies import HOSTILE, Page, outcome, outcomes
 from reporting_studies import VIT as SPACE
 
+from glora_search.operations.served_exports import FOLDER
 from glora_search.recording import Database
+from glora_search.reporting.snapshot import Snapshot, take_snapshot
 from glora_search.server.app import make_app
-from glora_search.server.page import routes
+from glora_search.server.page import routes, shown, views
 from glora_search.server.page.rendering import STATIC, static_file
 from glora_search.server.settings import ServerSettings
-from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
+from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, BY_TOP1, Objectives
 from glora_search.study.outcomes import Outcome
 
 ADDRESS = "http://127.0.0.1:8484"
@@ -37,6 +41,7 @@ WORDS = {
     "halted": "stopped",
     "broken": "failed",
     "by-top1": "finished",
+    "two": "finished",
 }
 PAGES = ("/", "/new", "/login", "/compare", *(f"/studies/{name}" for name in WORDS))
 
@@ -63,6 +68,18 @@ def _make(
     return record
 
 
+def _export_knee(folder: Path, snapshot: Snapshot) -> None:
+    """The export of the knee, and one that failed."""
+    folder.mkdir(parents=True)
+    for number, ready in ((snapshot.knee, True), (snapshot.front[0], False)):
+        digest = snapshot.trials[number or 0].candidate.subnet.digest[:16]
+        (folder / f"{digest}.log").write_text(f"error: {HOSTILE!a}\n")
+        if ready:
+            (folder / digest).mkdir()
+            told = {"fingerprints": {"supernet": "1234"}}
+            (folder / digest / "subnet.json").write_text(json.dumps(told))
+
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSettings]:
     """A server's settings, and in its database a study in each state."""
@@ -77,6 +94,16 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSetting
         _make(database, "halted", "searching", [*outcomes(12), *failed[:1]][:12])
         _make(database, "broken", "searching", failed)
         _make(database, "by-top1", "complete", outcomes(30), BY_TOP1)
+        two = _make(
+            database,
+            "two",
+            "complete",
+            outcomes(30),
+            BY_LOSS_AND_PARAMS,
+            fingerprints={"supernet": "1234"},
+            supernet=str(folder / "studies.db"),  # a file that is there
+        )
+        _export_knee(folder / "two" / FOLDER, take_snapshot(two))
         yield ServerSettings(storage=url, root=folder)
 
 
@@ -132,10 +159,21 @@ def test_a_study_is_shown_in_every_state(client: TestClient, name: str) -> None:
         {"trade-off", "winner", "survival", "best"} if name not in ("fresh", "broken") else set()
     )
     sections |= {"export"} if name == "finished" else set()
+    sections ^= {"trade-off", "front"} if name == "two" else set()
     sections |= {"failures"} if name == "broken" else set()
-    optional = {"history", "trade-off", "failures", "winner", "survival", "best", "workers"}
+    optional = {
+        "history",
+        "trade-off",
+        "front",
+        "failures",
+        "winner",
+        "survival",
+        "best",
+        "workers",
+    }
     assert shown.ids() & (optional | {"nothing", "export"}) == sections
     buttons = {"finished": set(), "running": {"do-stop"}, "fresh": {"do-stop"}, "by-top1": set()}
+    buttons["two"] = set()
     does = {name for name in shown.ids() if name.startswith("do-")}
     assert does == buttons.get(name, {"do-resume"})
 
@@ -192,6 +230,32 @@ def test_what_is_fetched_again_is_what_the_page_holds(client: TestClient) -> Non
         fragment = client.get(part).text
         assert fragment.strip() in client.get(whole).text
     assert "since=20" in client.get("/studies/running").text, "events go on where the page ends"
+
+
+def test_a_study_is_drawn_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only then: drawing 10,000 subnets takes half a second, for each page that is open."""
+    drawn: list[int] = []
+
+    def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
+        drawn.append(len(snapshot.trials))
+        return views.study_view(snapshot, planned)
+
+    monkeypatch.setattr(shown, "study_view", study_view)
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    with Database.open(url, create=True) as database:
+        record = _make(database, "a", "searching", outcomes(12))
+        app = make_app(ServerSettings(storage=url, root=tmp_path))
+        with TestClient(app, base_url=ADDRESS) as client, record.hold():
+            for _ in range(2):
+                assert "12 of 50" in page(client, "/studies/a").words
+            record.flush(outcomes(20))
+            for _ in range(2):
+                assert "20 of 50" in page(client, "/studies/a/live").words
+            record.set_attribute("status", "exporting")
+            assert "exporting" in page(client, "/studies/a").words
+    assert drawn == [12, 20, 20]
 
 
 def test_a_large_study_comes_in_two_parts(
@@ -286,7 +350,9 @@ def test_a_name_that_is_taken_is_told(client: TestClient) -> None:
     "headers",
     [{}, {"Origin": "http://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
 )
-@pytest.mark.parametrize("path", ["/new", "/studies/halted/resume", "/studies/running/stop"])
+@pytest.mark.parametrize(
+    "path", ["/new", "/studies/halted/resume", "/studies/running/stop", "/studies/two/export"]
+)
 def test_pages_of_other_sites_change_nothing(
     client: TestClient, path: str, headers: dict[str, str]
 ) -> None:
@@ -306,6 +372,38 @@ def test_what_cannot_be_done_is_told(client: TestClient) -> None:
         answer = client.post(path, headers=OWN)
         assert answer.status_code == (404 if "nix" in path else 409), answer.text
         assert words in Page(answer.text).words
+
+
+def test_one_takes_a_point_of_the_front(client: TestClient) -> None:
+    """By its row, as the knee, or by its size; what is there can be downloaded."""
+    shown = page(client, "/studies/two")
+    assert {"front", "take", "exports", "export-knee", "max-params"} <= shown.ids()
+    assert "front" not in page(client, "/studies/finished").ids()
+    status = client.get("/api/v1/studies/two").json()["front"]
+    knee = next(t for t in status["trials"] if t["trial"] == status["knee"])
+    hypervolume = f"Hypervolume {status['hypervolume']:.4f}"
+    assert f"The knee is trial {knee['trial']}" in shown.words
+    assert hypervolume in shown.words
+    offered = [a["value"] for _, a in shown.tags if a.get("name") == "digest"]
+    assert {t["digest"] for t in status["trials"]} <= set(offered)
+    links = [a["href"] or "" for tag, a in shown.tags if tag == "a"]
+    assert f"/api/v1/studies/two/export?digest={knee['digest']}" in links
+    for form in ({"pick": "knee"}, {"digest": knee["digest"]}, {"max_params": knee["n_params"]}):
+        answer = client.post("/studies/two/export", data=form, headers=OWN)
+        assert answer.status_code == 303
+        assert answer.headers["Location"] == "/studies/two?did=export#exports"
+    assert "The export is being made" in page(client, "/studies/two?did=export").words
+    for data, code, words in (
+        ({"digest": "0" * 12}, 404, "0 subnets whose digest begins"),
+        ({"max_params": "many"}, 422, "say which subnet"),
+        ({"max_params": "0"}, 404, "no evaluated subnet of at most 0"),
+        ({}, 422, "say which subnet"),
+    ):
+        answer = client.post("/studies/two/export", data=data, headers=OWN)
+        assert answer.status_code == code
+        assert words in Page(answer.text).words
+    answer = client.post("/studies/finished/export", data={"pick": "loss"}, headers=OWN)
+    assert "no trained supernet" in Page(answer.text).words
 
 
 # Tokens
@@ -361,7 +459,9 @@ def test_who_may_only_read_sees_no_buttons_and_can_do_nothing(guarded: TestClien
     shown = page(guarded, "/studies/halted")
     assert not any(name.startswith("do-") for name in shown.ids())
     assert "New study" not in shown.words
-    for path in ("/new", "/studies/halted/resume", "/studies/running/stop"):
+    assert "take" not in page(guarded, "/studies/two").ids()
+    assert "exports" in page(guarded, "/studies/two").ids()
+    for path in ("/new", "/studies/halted/resume", "/studies/running/stop", "/studies/two/export"):
         answer = guarded.post(path, data={"text": ""}, headers=OWN)
         assert answer.status_code == 403
         assert "may only read" in answer.text

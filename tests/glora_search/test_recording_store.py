@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from recording_cases import LARGE_SPACE, SPACE, batch, outcome
 
-from glora_search.recording import Database, StudyRecord
+from glora_search.recording import Database, StudyRecord, read_layers
 from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.trial_codec import encode
 from glora_search.study.errors import StorageError, StudyHeldError
@@ -364,6 +364,57 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
     assert tally.best_value == objectives.first.value(record.best())
 
 
+def test_a_study_with_the_key_of_a_deleted_one_is_counted_anew(
+    database: Database, module_database_url: str
+) -> None:
+    """What was counted is kept, and SQLite gives keys again."""
+    tallies = []
+    for n in (5, 3):
+        record = study(database)
+        with record.hold():
+            record.flush(batch(0, n))
+        found = {s.name: s for s in database.list_studies()}[record.name]
+        tallies.append((found.n_complete, found.best_value))
+        with Database(module_database_url) as other:  # as another process does
+            other.delete(record.name)
+    losses = [o.loss for o in batch(0, 5)]
+    assert tallies == [(5, min(losses)), (3, min(losses[:3]))]
+
+
+def test_outlines_are_trials_whose_layers_are_read_when_they_are_needed(
+    database: Database, record: StudyRecord
+) -> None:
+    """240 rows a trial are most of what there is to read, and few subnets are looked into."""
+    flushed = batch(0, 8)
+    with record.hold():
+        record.flush(flushed)
+        assert list(record.outlines(6).values()) == flushed[6:]
+    statements: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        found = record.outlines()
+        assert found == record.trials(), "by their digests"
+        statements.clear()
+        assert [o.candidate.subnet.digest for o in found.values()] == [
+            o.candidate.subnet.digest for o in flushed
+        ]
+        assert not statements
+        read_layers(o.candidate.subnet for o in found.values())
+        reading = len(statements)
+        assert [o.candidate.subnet.layers for o in found.values()] == [
+            o.candidate.subnet.layers for o in flushed
+        ]
+        assert len(statements) == reading <= 2
+        assert (reading > 0) is database.writes_tables
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert record.outlines()[3].candidate.subnet.layers == flushed[3].candidate.subnet.layers
+
+
 def test_attributes_are_kept_and_replaced(record: StudyRecord) -> None:
     value = {"seed": 3, "list": [1.5, None, True], "text": "\u00fc%s{x}'\""}
     record.set_attribute("resolved", value)
@@ -406,6 +457,8 @@ def test_a_damaged_trial_is_named(
         damaged = fresh.open_study(record.name)
         with pytest.raises(StorageError, match="trial 1 is damaged: its parameters have"):
             damaged.history()
+        with pytest.raises(StorageError, match="trial 1 is damaged: its parameters have"):
+            _ = damaged.outlines()[1].candidate.subnet.layers
 
 
 def test_flushing_and_reading_take_as_many_statements_for_one_trial_as_for_fifty(

@@ -21,6 +21,8 @@ from tiny_study import study_table
 from glora_search.operations.running import LOG, ProcessRunner
 from glora_search.recording import Database
 from glora_search.server.app import make_app
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.reading import parse_study
 from glora_search.study.toml_text import toml_text
 
 API = "/api/v1"
@@ -79,6 +81,7 @@ def test_every_route_answers_for_a_study(
         "/studies/{name}/winner": {},
         "/studies/{name}/subnets/{digest}": {},
         "/studies/{name}/artifacts": {},
+        "/studies/{name}/exports": {"exports": []},
         "/health": {"status": "ok"},
         "/ready": {"ready": True, "database": "ok", "ray": "not used"},
     }
@@ -235,6 +238,47 @@ def test_a_study_that_runs_is_neither_resumed_nor_deleted(
         ):
             assert answer.status_code == 409
     assert not client.get(f"{API}/studies/a").json()["running"]
+
+
+def test_a_study_is_resumed_with_changes_that_find_the_same(
+    client: TestClient,
+    database: Database,
+    table: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the command line accepts them, and within what strangers may name."""
+    began: list[tuple[str, ...]] = []
+
+    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+        began.append(words)
+        return os.getpid()
+
+    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    stored = parse_study(table, origin="a test").model_dump(mode="json")
+    database.create_study("a", space=SPACE, objectives=BY_LOSS, attributes={"study": stored})
+    url = f"{API}/studies/a/resume"
+    for override, said in {
+        "search.population=9": "cannot change when a study is resumed",
+        "cluster.workers=-1": "cluster.workers",
+        "export.directory=/etc/exported": "a name in the study's own folder",
+        "export.directory=picked": "a name in the study's own folder",
+        "cluster.address=ray://elsewhere:1": "the server decides",
+        "cluster.artifacts=s3://theirs": "cluster.artifacts",
+        "no-override": "no-override",
+        f"cluster.workers={'[' * 1900}": "nested too deeply",
+        f"cluster.workers={{a{'.a' * 900}=1}}": "nested too deeply",
+        "search.flush_s=nan": "cannot be read",
+    }.items():
+        refused = client.post(url, json={"overrides": [override]})
+        assert (refused.status_code, said in refused.json()["detail"]) == (422, True), refused.text
+    assert client.post(url, json={"set": []}).status_code == 422
+    assert not began
+    given = ["cluster.workers=3", "export.directory=mine", "search.flush_s=0.5"]
+    assert client.post(url, json={"overrides": given}).status_code == 202
+    mine = tmp_path.resolve() / "runs" / "a" / "mine"
+    sets = ("cluster.workers=3", f'export.directory="{mine}"', "search.flush_s=0.5")
+    assert began == [("resume", "a", *(word for each in sets for word in ("--set", each)))]
 
 
 @pytest.mark.slow

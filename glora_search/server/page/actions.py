@@ -1,16 +1,18 @@
-"""The forms: log in and out; submit, start, stop and resume a study."""
+"""The forms: log in and out; submit, start, stop and resume a study; export a subnet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import Headers
 
 from glora_search.operations.serving import resume_study, start_study, stop_study
+from glora_search.server.exports import begin_picked
 from glora_search.server.page.access import (
     check_change,
     forget_token,
@@ -22,14 +24,24 @@ from glora_search.server.page.rendering import render
 from glora_search.server.page.routing import PageRoute
 from glora_search.server.page.submitting import Checked, check_text
 from glora_search.server.page.views import page_of
+from glora_search.server.problems import RefusedError
 from glora_search.server.security import allowed
 from glora_search.server.service import Service
 from glora_search.study.errors import StudyExistsError
 from glora_search.study.examples import example_names, load_example
+from glora_search.study.picking import Pick
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _FIRST: Final = "digits"
+
+
+class _Wanted(BaseModel):
+    """A form that asks for an export."""
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
+    pick: Pick | None = None
+    max_params: Annotated[int, Field(ge=0, le=10**15)] | None = None
 
 
 @router.get("/login")
@@ -96,6 +108,20 @@ def start(request: Request, name: str) -> Response:
 def resume(request: Request, name: str) -> Response:
     """Go on with a study."""
     return _do(request, name, "resume", lambda s: resume_study(s.database, name, s.runner))
+
+
+@router.post("/studies/{name}/export")
+async def export(request: Request, name: str) -> Response:
+    """Begin to export a subnet: by its digest, as a pick, or by its size."""
+    check_change(request)
+    form = await form_of(request)
+    try:
+        wanted = _Wanted.model_validate({k: v for k, v in form.items() if v})
+    except ValidationError:
+        raise RefusedError(422, "say which subnet: its digest, a pick, or its size") from None
+    service: Service = request.app.state.service
+    await run_in_threadpool(begin_picked, service, name, **wanted.model_dump())
+    return RedirectResponse(f"{page_of(name)}?did=export#exports", status_code=303)
 
 
 @router.post("/studies/{name}/stop")

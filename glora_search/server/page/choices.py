@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from glora_search.recording import read_layers
 from glora_search.reporting.course import generations
 from glora_search.reporting.frequencies import observed_shares, pool
 from glora_search.reporting.tokens import in_order, short_form
@@ -47,6 +48,7 @@ def survival_charts(
     """
     after = _best_after_each(trials, objectives)
     after = after[:: -(-len(after) // _MOST_COLUMNS)]
+    read_layers(trials[n].candidate.subnet for _, best in after for n in best)
     shares = [
         observed_shares(space, [trials[n].candidate.subnet for n in best]) for _, best in after
     ]

@@ -91,25 +91,31 @@ def history_chart(trials: Trials, measure: Objective) -> Chart:
     )
 
 
-def trade_off_chart(trials: Trials, winner: int | None) -> Chart:
-    """Val top-1 against adapter parameters, with the front and the winner.
+def trade_off_chart(
+    trials: Trials, winner: int | None, *, measure: Objective = TOP1, knee: int | None = None
+) -> Chart:
+    """A measure against adapter parameters, with the front and the winner.
 
     Args:
         trials: At least one complete.
         winner: Its number.
+        measure: Val top-1, or the first of two objectives.
+        knee: The trial at the knee of the front of two objectives; None where there is none.
     """
     complete = {number: o for number, o in trials.items() if not o.failed}
-    front = pareto_front(complete, TOP1)
+    front = pareto_front(complete, measure)
     x = scale_of(float(o.candidate.n_params) for o in complete.values())
-    y = scale_of(v for o in complete.values() if (v := shown_value(o, TOP1)) is not None)
+    values = [v for o in complete.values() if (v := shown_value(o, measure)) is not None]
+    y = scale_of(values, log=use_log_axis(complete, measure))
     across = [o.candidate.n_params for o in complete.values()]
-    shapes, keys = _points(complete, across, TOP1, x, y)
+    shapes, keys = _points(complete, across, measure, x, y)
 
     def where(numbers: Sequence[int]) -> list[tuple[int, int]]:
         return placed(
             [
-                (complete[n].candidate.n_params, shown_value(complete[n], TOP1) or 0.0)
+                (complete[n].candidate.n_params, value)
                 for n in numbers
+                if (value := shown_value(complete[n], measure)) is not None
             ],
             x,
             y,
@@ -118,17 +124,18 @@ def trade_off_chart(trials: Trials, winner: int | None) -> Chart:
     on_front = where(front)
     shapes += [Shape("front", stairs(on_front, SIDE)), Shape("front-dots", dots(on_front))]
     keys.append(Key("front", f"front of {len(front)}"))
-    if winner in complete:
-        place = dots(where([winner]))
-        shapes += [Shape("winner-ring", place), Shape("winner", place)]
-        keys.append(Key("winner", "winner"))
+    for css, number in (("knee", knee), ("winner", winner)):
+        if number in complete:
+            place = dots(where([number]))
+            shapes += [Shape(f"{css}-ring", place), Shape(css, place)]
+            keys.append(Key(css, css))
     return Chart(
         told=(
-            f"Val top-1 against adapter parameters of {len(complete):,} subnets; "
+            f"{measure.axis_title} against adapter parameters of {len(complete):,} subnets; "
             f"{len(front)} of them are on the front."
         ),
         x_title=PARAMS.axis_title,
-        y_title=TOP1.axis_title,
+        y_title=measure.axis_title,
         x_ticks=x_ticks(x, most=4),
         y_ticks=y_ticks(y),
         shapes=tuple(shapes),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from glora_search.operations.served_exports import ServedExport, served_exports, why_not
 from glora_search.operations.serving import (
     CREATED,
     STARTING,
@@ -18,11 +19,11 @@ from glora_search.operations.serving import (
     unlaunched_status,
 )
 from glora_search.recording import Holder
-from glora_search.reporting.snapshot import Snapshot, snapshot_of
 from glora_search.server.page.access import visitor_of
 from glora_search.server.page.figures import spark_path
 from glora_search.server.page.rendering import STATIC, render, static_file
 from glora_search.server.page.routing import PageRoute
+from glora_search.server.page.shown import ShownStudies, ShownStudy
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.views import (
     Row,
@@ -31,7 +32,6 @@ from glora_search.server.page.views import (
     measure_of,
     page_of,
     row_of,
-    study_view,
     unlaunched_view,
 )
 from glora_search.server.service import Service
@@ -41,11 +41,13 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _MOST_COMPARED: Final = 8  # as many lines as the style sheet tells apart
 _LOG_TAIL: Final = 6000
-_READ_AT_ONCE: Final = 1500  # outcomes; reading them takes half a second or less
+_READ_AT_ONCE: Final = 1500  # outcomes; to read and draw 10,000 takes two seconds
+_SOON_S: Final = 3
 _DID: Final = {
     "start": "The study is being started. That takes a moment: backbone and data are read first.",
     "stop": "The study was asked to stop. It ends once what has arrived is written.",
     "resume": "The study is being resumed. That takes a moment: backbone and data are read first.",
+    "export": "The export is being made. It can be downloaded further down once it is there.",
 }
 
 
@@ -99,7 +101,8 @@ def compare(request: Request) -> HTMLResponse:
     elif len(chosen) == 1:
         problem = "A comparison needs two studies; choose another one below."
     elif chosen:
-        shown = comparison_view([_launched(service, name)[:2] for name in chosen])
+        found = [_launched(request, name) for name in chosen]
+        shown = comparison_view([(study.snapshot, state) for study, state, _ in found])
     values: dict[str, Any] = {"columns": (), "charts": (), "front": None, "differing": (), **shown}
     return render(
         "compare",
@@ -140,9 +143,10 @@ def _spark(request: Request, listed: Any) -> str:
 class _Facts:
     """What the page shows of a study besides its data."""
 
-    planned: int | None
     position: int
     has_export: bool
+    exports: Sequence[ServedExport]
+    can_export: bool
 
 
 def _state(
@@ -161,21 +165,26 @@ def _state(
     return state, held_by
 
 
-def _launched(service: Service, name: str) -> tuple[Snapshot, State, _Facts]:
+def _launched(request: Request, name: str) -> tuple[ShownStudy, State, _Facts]:
+    service: Service = request.app.state.service
+    kept: ShownStudies = request.app.state._state.setdefault("shown", ShownStudies())
     view = service.view(name)
     state, held_by = _state(service, name, view.attributes, view.holder, view.status.failed)
-    snapshot = snapshot_of(view.record, view.trials, view.attributes, holder=held_by)
-    export = snapshot.facts.export
+    shown = kept.of(view, held_by)
+    export = shown.snapshot.facts.export
     facts = _Facts(
-        view.status.planned, view.position, export is not None and export.directory is not None
+        view.position,
+        has_export=export is not None and export.directory is not None,
+        exports=served_exports(service.settings.root, view),
+        can_export=why_not(view) is None,
     )
-    return snapshot, state, facts
+    return shown, state, facts
 
 
 def _frame(request: Request, name: str) -> dict[str, Any] | None:
     """The page of a large study without its data, which the script then fetches; None for others.
 
-    Reading a study of 10,000 subnets takes seconds, once in the life of a server.
+    Reading and drawing 10,000 subnets takes two seconds, once in the life of a server.
     """
     service: Service = request.app.state.service
     seen: set[str] = request.app.state._state.setdefault("pages_seen", set())
@@ -211,21 +220,27 @@ def _search_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 def _study(request: Request, name: str) -> dict[str, Any]:
     service: Service = request.app.state.service
     try:
-        snapshot, state, facts = _launched(service, name)
+        shown, state, facts = _launched(request, name)
     except StudyNotFoundError as not_found:
         return _unlaunched(request, name, not_found)
     address = f"/api/v1{page_of(name)}"
     downloads = []
     if facts.has_export:
         downloads.append({"label": "Download the export", "href": f"{address}/export"})
-    if snapshot.trials:
+    if shown.snapshot.trials:
         downloads.append({"label": "Download the report", "href": f"{address}/report"})
     verb = "stop" if state.css == "running" else "" if state.css == "finished" else "resume"
+    around = _around(request, name, state, verb)
+    if any(export.state == "running" for export in facts.exports):
+        around["every"] = _SOON_S
     return {
-        **study_view(snapshot, facts.planned),
-        **_around(request, name, state, verb),
+        **shown.values,
+        **around,
         "events": f"{address}/events?since={facts.position}",
         "downloads": downloads,
+        "exports": facts.exports,
+        "exports_at": f"{address}/export",
+        "may_export": facts.can_export and visitor_of(request).changes,
         "busy": service.busy_workers(name) if state.word == "searching" else None,
     }
 
@@ -257,7 +272,9 @@ def _around(request: Request, name: str, state: State, verb: str) -> dict[str, A
         actions.append({"verb": verb, "label": labels[verb], "quiet": verb == "stop"})
     return {
         "state": state,
-        "every": 30 if state.is_over else 3,
+        "every": 30 if state.is_over else _SOON_S,
+        "exports": (),
+        "may_export": False,
         "now": False,
         "actions": actions,
         "log": _log(request.app.state.service, name),

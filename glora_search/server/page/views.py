@@ -19,6 +19,7 @@ from glora_search.server.page.figures import (
     history_chart,
     trade_off_chart,
 )
+from glora_search.server.page.fronts import front_of
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.workers import worker_lines
@@ -126,6 +127,7 @@ def unlaunched_view(name: str, planned: int | None, table: dict[str, Any]) -> di
         "key_numbers": (),
         "sentences": ("This study has not been launched yet.",),
         "export": None,
+        "front": None,
         "study_text": toml_text(table),
     }
 
@@ -158,7 +160,7 @@ def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
     """
     measure = snapshot.objectives.each[0]
     trials, complete = snapshot.trials, snapshot.complete
-    winner = snapshot.winner
+    winner, front = snapshot.winner, front_of(snapshot)
     return {
         "name": snapshot.name,
         "base": page_of(snapshot.name),
@@ -169,7 +171,9 @@ def study_view(snapshot: Snapshot, planned: int | None) -> dict[str, Any]:
         "key_numbers": key_numbers(snapshot),
         "sentences": summary_sentences(snapshot),
         "history": history_chart(trials, measure) if trials else None,
-        "trade_off": trade_off_chart(trials, winner) if complete else None,
+        # Of two objectives the front takes its place: both would make the page too large.
+        "trade_off": trade_off_chart(trials, winner) if complete and front is None else None,
+        "front": front,
         "survival": survival_charts(snapshot.space, trials, snapshot.objectives)
         if complete
         else (),
