@@ -19,7 +19,7 @@ from supernet.data.examples import (
 from supernet.data.few_shot import FEW_SHOT_SETS, FewShotSource
 from supernet.data.files import FileImages
 from supernet.data.folder import FolderSource
-from supernet.data.holdout import hold_out, n_held_out
+from supernet.data.holdout import fold, hold_out, n_held_out
 from supernet.data.loading import (
     CACHE_BYTES,
     Progress,
@@ -66,6 +66,7 @@ __all__ = [
     "decoded_batches",
     "default_workers",
     "find_images",
+    "fold",
     "hold_out",
     "load_search_splits",
     "load_split",

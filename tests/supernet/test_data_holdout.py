@@ -11,8 +11,7 @@ from data_images import PREPROCESSING, write_classes
 from small_networks import DIGITS, backbone_of, digits
 
 from supernet import evaluate_model
-from supernet.data import FolderSource, Split, StreamedSplit, hold_out, load_split, n_held_out
-from supernet.data.holdout import fold
+from supernet.data import FolderSource, Split, StreamedSplit, fold, hold_out, load_split, n_held_out
 from supernet.errors import DataError
 
 

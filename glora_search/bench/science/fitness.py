@@ -19,7 +19,7 @@ from glora_search.stages.recipes import design_of, recipe_of
 from glora_search.study.objectives import Objectives
 from search_spaces import SubnetConfig
 from supernet import Evaluation, Split, SubnetEvaluator, Supernet, train_supernet
-from supernet.data.holdout import fold, hold_out
+from supernet.data import fold, hold_out
 
 FITNESSES: Final[Mapping[str, Mapping[str, Any]]] = {
     "val loss": {},
