@@ -29,6 +29,9 @@ class ListedStudy:
         best: The best fitness so far.
         best_text: The same as tables show it.
         held_by: The process that drives it now.
+        flush_s: Seconds that its last flush took; None where that is not known, and for a sweep.
+        workers: How many its study file asks for, 1 where the driver evaluates itself; None where
+            it takes as many as there are, and for a sweep.
         fault: Why it cannot be read; None where it can.
     """
 
@@ -42,6 +45,8 @@ class ListedStudy:
     best: float | None = None
     best_text: str = "-"
     held_by: str | None = None
+    flush_s: float | None = None
+    workers: int | None = None
     fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -216,7 +221,14 @@ def _listed(study: StudySummary) -> ListedStudy:
         best=best,
         best_text=study.objectives.each[0].text(best),
         held_by=None if study.holder is None else str(study.holder),
+        flush_s=None if study.holder is None else study.holder.flush_s,
+        workers=_workers(study.attributes),
     )
+
+
+def _workers(attributes: Mapping[str, Any]) -> int | None:
+    workers = attributes.get("study", {}).get("cluster", {}).get("workers")
+    return max(1, workers) if isinstance(workers, int) else None
 
 
 def _listed_sweep(sweep: SweepSummary) -> ListedStudy:

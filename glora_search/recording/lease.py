@@ -49,6 +49,7 @@ class Holder:
         process_started: When the process started, on its host's clock, seconds since 1970 UTC.
         since: When the lease was taken, on the database's clock, seconds since 1970 UTC.
         until: When the lease runs out unless it is renewed, on the same clock.
+        flush_s: Seconds that its last flush took, as of the last renewal; None before the first.
     """
 
     token: str
@@ -58,6 +59,7 @@ class Holder:
     process_started: float
     since: float
     until: float
+    flush_s: float | None = None
 
     @classmethod
     def this_process(cls, *, now: float, ttl_s: float) -> Holder:
@@ -100,6 +102,7 @@ class Holder:
                 process_started=float(record["process_started"]),
                 since=float(record["since"]),
                 until=float(record["until"]),
+                flush_s=record.get("flush_s"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedStudyError(f"the lease of the study cannot be read: {error}") from error
@@ -158,10 +161,12 @@ class Lease:
 
     Attributes:
         holder: This process, with the token against which writes are checked.
+        flush_s: Seconds that the last flush took, which the next renewal tells others.
     """
 
     def __init__(self, row: LeaseRow, *, study: str, holder: Holder, ttl_s: float) -> None:
         self.holder = holder
+        self.flush_s: float | None = None
         self._row = row
         self._study = study
         self._ttl_s = ttl_s
@@ -235,9 +240,7 @@ class Lease:
         wait_s = usual_s
         while not self._released.wait(wait_s):
             try:
-                held = self._swap(
-                    lambda holder, now: replace(holder, until=now + self._ttl_s).to_json()
-                )
+                held = self._swap(self._renewed)
             except StorageError as error:
                 if wait_s == usual_s:
                     _log.warning("study %r: its lease could not be renewed: %s", self._study, error)
@@ -248,6 +251,9 @@ class Lease:
                 _log.error("study %r: its lease was lost to another process", self._study)
                 self._lost.set()
                 return
+
+    def _renewed(self, holder: Holder, now: float) -> str:
+        return replace(holder, until=now + self._ttl_s, flush_s=self.flush_s).to_json()
 
     def _swap(self, new: Callable[[Holder, float], str]) -> bool:
         """Replace the row if it still holds the token; return whether it did.

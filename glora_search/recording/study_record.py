@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -119,7 +120,12 @@ class StudyRecord:
             raise StudyHeldError(
                 f"study {self.name!r} is not held by this process: flush within `record.hold()`"
             )
-        return self._store.append(outcomes, token=self._lease.token) if outcomes else 0
+        if not outcomes:
+            return 0
+        since = time.perf_counter()
+        n_new = self._store.append(outcomes, token=self._lease.token)
+        self._lease.flush_s = time.perf_counter() - since
+        return n_new
 
     def history(self) -> list[Outcome]:
         """All recorded outcomes, sorted by (generation, index)."""

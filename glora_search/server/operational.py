@@ -104,6 +104,14 @@ class _Studies:
             "Seconds of evaluation a second, in evaluations recorded during the last minute.",
             labels=label,
         )
+        workers = GaugeMetricFamily(
+            "glora_search_workers", "Workers that a running study asks for.", labels=label
+        )
+        flush = GaugeMetricFamily(
+            "glora_search_flush_seconds",
+            "What the last flush of a running study took, told when its lease is renewed.",
+            labels=label,
+        )
         for study in studies:
             outcomes.add_metric([study.study, "complete"], study.evaluated)
             outcomes.add_metric([study.study, "failed"], study.failed)
@@ -112,9 +120,13 @@ class _Studies:
                 best.add_metric([study.study], study.best)
             if study.held_by is not None:
                 queue.add_metric([study.study], _left(study))
+                if study.workers is not None:
+                    workers.add_metric([study.study], study.workers)
+                if study.flush_s is not None:
+                    flush.add_metric([study.study], study.flush_s)
                 if study.status not in (CREATED, STARTING):
                     busy.add_metric([study.study], self._service.busy_workers(study.study))
-        yield from (outcomes, queue, running, best, busy)
+        yield from (outcomes, queue, running, best, busy, workers, flush)
 
 
 def _left(study: ListedStudy) -> int:

@@ -55,7 +55,11 @@ def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> Stud
     """A study with `n` outcomes of generation 0; number 6 failed."""
     attributes = {
         "status": "searching",
-        "study": {"study": {"name": name}, "search": {"population": 10, "generations": 4}},
+        "study": {
+            "study": {"name": name},
+            "search": {"population": 10, "generations": 4},
+            "cluster": {"workers": 3},
+        },
     }
     study = database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes=attributes)
     with study.hold():

@@ -143,6 +143,10 @@ def test_a_lease_is_renewed(record: StudyRecord) -> None:
         first = lease.holder
         assert eventually(lambda: record.holder.until > first.until)
         assert replace(record.holder, until=first.until) == first
+        assert first.flush_s is None
+        record.flush(batch(0, 3))
+        assert eventually(lambda: record.holder.flush_s is not None), "others may know how it goes"
+        assert 0 < record.holder.flush_s < 60
 
 
 def test_a_lease_is_given_back_however_the_block_ends(record: StudyRecord) -> None:
