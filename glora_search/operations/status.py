@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from glora_search.operations.front_status import FrontStatus, front_status
-from glora_search.recording import Database, Holder, StudyRecord, StudySummary, SweepSummary
+from glora_search.recording import (
+    Database,
+    Holder,
+    StudyRecord,
+    StudySummary,
+    SweepSummary,
+    read_layers,
+)
 from glora_search.recording.storage_url import resolve_storage
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
 from glora_search.study.objectives import LOSS, Objectives
@@ -192,7 +199,10 @@ def study_status(name: str, storage: str | None = None) -> StudyStatus:
     """
     with Database.open(resolve_storage(storage), create=False) as database:
         record = database.open_study(name)
-        return status_of(record, record.trials(), record.attributes, record.holder)
+        found = status_of(record, record.outlines(), record.attributes, record.holder)
+        if found.best is not None:
+            read_layers([found.best[1].candidate.subnet])  # while the database is open
+        return found
 
 
 def sweep_status(study: str, storage: str | None = None) -> SweepSummary:
