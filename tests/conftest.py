@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Iterator
 
@@ -17,6 +19,13 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - it is spelled like tha
 
 # Nor does a cluster start processes before anybody has asked for one.
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
+
+# Optuna runs its ten migration scripts three times for each database that is opened, which takes as
+# long as the rest of it. Once in a process is enough: they only define what they would do.
+with contextlib.suppress(ImportError):  # a GPU machine has no database
+    from alembic.util import pyfiles
+
+    pyfiles.load_module_py = functools.cache(pyfiles.load_module_py)
 
 # A test must not fail because the machine is busy.
 settings.register_profile("no deadline", deadline=None)
