@@ -46,6 +46,7 @@ from glora_search.stages.search_loop import LoopSettings, run_search
 from glora_search.study.outcomes import Candidate, Outcome
 
 _SETUPS = ("alone", "alone again", "page", "readers")
+_SETTLED_MS = 4000.0  # until an open page has asked for itself once more, and drawn that
 
 
 class Working:
@@ -196,9 +197,9 @@ class _Case:
                 wall_s, spent_s = (
                     end - begin for end, begin in zip(_now(), self.working.began, strict=True)
                 )
+                beside = {name: clock() - started[name] for name, clock in clocks.items()}
                 if after is not None:
                     after()
-                beside = {name: clock() - started[name] for name, clock in clocks.items()}
         if len(outcomes) != self.until:
             raise RuntimeError(f"{len(outcomes)} outcomes of {self.until}")
         return _Cost(wall_s / self.n, spent_s / self.n, beside)
@@ -212,6 +213,7 @@ class _Case:
             def opened() -> dict[str, Callable[[], float]]:
                 page.goto(f"{server.address}/studies/{STUDY}")
                 page.wait_for_selector("#history svg", state="attached", timeout=120_000)
+                page.wait_for_timeout(_SETTLED_MS)
                 return {"server_cpu_s": lambda: server.cpu_s, "browser_cpu_s": _children(server)}
 
             def shown() -> None:
