@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -21,11 +22,22 @@ SMALL: dict[str, tuple[str, ...]] = {
     "bench_driver.py": ("--candidates", "60", "--populations", "20", "--rounds", "1"),
     "bench_help.py": ("--rounds", "1"),
     "bench_load.py": ("--workers", "4", "--seconds", "0.2"),
+    "bench_page.py": ("--candidates", "60", "--loads", "1", "--starts", "1"),
     "bench_proposing.py": ("--history", "200", "--rounds", "1"),
+    "bench_readers.py": (
+        *("--candidates", "50", "--evaluations", "50", "--rounds", "1", "--readers", "3"),
+        *("--eval-ms", "0.1", "--setups", "page", "readers"),
+    ),
     "bench_scale.py": ("--sizes", "20", "60"),
-    "bench_service.py": (*("--candidates", "60", "--requests", "1", "--rival-requests", "1"),),
+    "bench_service.py": (
+        *("--candidates", "60", "--requests", "1", "--rival-requests", "1"),
+        *("--patience-s", "0.001"),  # it gives its rival up
+    ),
     "bench_storage.py": ("--rounds", "1", "--opening", "60", "--rival-trials", "2"),
 }
+BROWSED = {"bench_page.py", "bench_readers.py"}
+"""Those that open a page in Chromium."""
+
 ON_GPU = {row.script for row in ROWS if row.script.startswith("bench_")}
 """Those that test_gpu.py rehearses."""
 
@@ -76,8 +88,13 @@ def test_the_whole_path_trains_as_a_study_file_does_by_default(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_prints_one_json_line(name: str, tmp_path: Path) -> None:
+    if name in BROWSED:
+        pytest.importorskip("playwright", reason="playwright is not installed")
+        if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+            pytest.skip("no chromium on this machine")
     running = Running(script, str(FOLDER / name), *SMALL[name], folder=tmp_path)
     running.succeed()
     (line,) = running.output.splitlines()
     figures: dict[str, Any] = json.loads(line)
     assert {"benchmark", "command", "machine", "device", "versions", "commit"} <= figures.keys()
+    assert figures.get("readers_that_got_each_outcome_once") == figures.get("readers_in_all")

@@ -279,6 +279,17 @@ def test_a_large_study_comes_in_two_parts(
         assert "history" in page(client, "/studies/finished?all=1").ids()
 
 
+def test_a_page_crosses_the_wire_compressed_where_the_browser_takes_it(client: TestClient) -> None:
+    """It says the same either way, and a cache between may not confuse the two."""
+    sent = {}
+    for offer in ("identity", "br, GZIP;q=0.5", "gzip;q=0"):
+        answer = client.get("/studies/finished", headers={"Accept-Encoding": offer})
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        sent[offer] = (answer.headers.get("Content-Encoding"), answer.text)
+    assert [encoding for encoding, _ in sent.values()] == [None, "gzip", None]
+    assert len({text for _, text in sent.values()}) == 1
+
+
 def test_an_unknown_study_is_told_with_its_neighbours(client: TestClient) -> None:
     """As HTML, and with the status that the API has."""
     assert "nearest: finished" in page(client, "/studies/finishd", 404).words

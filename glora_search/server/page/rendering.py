@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from dataclasses import asdict
 from functools import cache
@@ -21,6 +22,9 @@ STATIC: Final = {
     "icon.svg": "image/svg+xml",
 }
 """The static files, and what they are."""
+
+_LARGE: Final = 2048  # bytes from which a page is compressed
+_LEVEL: Final = 4  # of nine: the others are slower, and hardly smaller
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -58,7 +62,17 @@ def render(template: str, request: Request, *, status: int = 200, **values: Any)
     )
     # A file name that was no UTF-8 can be part of a recorded error as lone surrogates.
     body = text.encode("utf-8", errors="backslashreplace")
-    return HTMLResponse(body, status_code=status, headers=_HEADERS)
+    headers = {**_HEADERS, "Vary": "Accept-Encoding"}
+    if len(body) >= _LARGE and _takes_gzip(request):
+        body, headers["Content-Encoding"] = gzip.compress(body, _LEVEL, mtime=0), "gzip"
+    return HTMLResponse(body, status_code=status, headers=headers)
+
+
+def _takes_gzip(request: Request) -> bool:
+    """Whether the browser says that it reads gzip."""
+    offers = request.headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
+    named = [quality for name, _, quality in (o.partition(";") for o in offers) if name == "gzip"]
+    return any(not quality or quality.strip("q=0.") for quality in named)  # "q=0" is a refusal
 
 
 @cache

@@ -72,8 +72,8 @@ async function refresh() {
   } catch {
     // The server is away: the next round asks again.
   }
-  // Leave the server alone for a multiple of what an answer took.
-  const pause = Math.max(1000, 5 * (performance.now() - begun));
+  // The slower the answer, the longer the pause: drawing a large study takes a twentieth of the time.
+  const pause = Math.min(20000, Math.max(1000, 20 * (performance.now() - begun)));
   setTimeout(() => {
     busy = false;
     if (again) { again = false; refresh(); }
