@@ -73,7 +73,7 @@ class EvolutionSampler(BaseSampler):
         mutations: int | None = None,
         crossovers: int | None = None,
         mutation_probability: float = 0.2,
-        operators: OperatorSet = "local",
+        operators: OperatorSet = "published",
         space: SearchSpace | None = None,
         max_params: int | None = None,
     ) -> None:

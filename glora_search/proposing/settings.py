@@ -20,14 +20,14 @@ SurrogateName = Literal["none", "ridge", "trees"]
 class SearchSettings:
     """How subnets are proposed.
 
-    The defaults are the published ones (GLoRA, arXiv 2306.07967), except for operators and fitness.
+    The defaults are the published ones (GLoRA, arXiv 2306.07967), except for the fitness.
     Generation 0 is random; generations 1 to `generations` follow: 50 * 21 = 1,050 subnets.
 
     Args:
         sampler: `evolution` is this package's; `random`, `tpe` and `nsgaii` are Optuna's.
-        operators: How the evolution makes children. `local`: crossover at a block boundary, and
-            mutation of one to three genes. `published`: uniform crossover, and mutation of each
-            gene with `mutation_probability`.
+        operators: How the evolution makes children. `published`: uniform crossover, and mutation
+            of each gene with `mutation_probability`. `local`: crossover at a block boundary, and
+            mutation of one to three genes.
         mode: `generational`: a generation is made from the outcomes of all earlier generations, and
             waits for them. `steady-state`: a child is made as soon as a worker is free, from the
             outcomes that have arrived; no worker waits, and two runs of one seed differ. Only the
@@ -58,7 +58,7 @@ class SearchSettings:
     """
 
     sampler: SamplerName = "evolution"
-    operators: OperatorSet = "local"
+    operators: OperatorSet = "published"
     mode: SearchMode = "generational"
     objectives: Objectives = BY_LOSS
     population: int = 50

@@ -30,7 +30,7 @@ class SearchSection(Section):
     """How candidates are proposed, scored and recorded."""
 
     sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
-    operators: Literal["local", "published"] = "local"
+    operators: Literal["local", "published"] = "published"
     mode: Literal["generational", "steady-state"] = "generational"
     fitness: Fitness = "loss"
     objectives: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -44,7 +44,7 @@ def test_parents_are_the_best_of_all_earlier_generations(objectives):
 
 
 def test_a_child_comes_from_the_parents_that_it_names():
-    search = SearchSettings(population=30, mutations=15, crossovers=15)
+    search = SearchSettings(operators="local", population=30, mutations=15, crossovers=15)
     history = searched(SPACE, make_proposer(SPACE, search, seed=0), range(3))
     genomes = {o.candidate.subnet.digest: SPACE.encode(o.candidate.subnet) for o in history}
     for outcome in history:

@@ -110,7 +110,7 @@ def test_parents_are_the_best_of_earlier_generations_alone():
 
 
 def test_local_mutation_redraws_one_to_three_parameters():
-    study = run(8, parents=1, mutations=8, crossovers=0)
+    study = run(8, parents=1, mutations=8, crossovers=0, operators="local")
     best = study.best_trial.params
     study.optimize(gene_objective, n_trials=8)
     changed = [
@@ -127,7 +127,7 @@ def test_blocks_are_cut_in_their_natural_order():
     def objective(trial):
         return sum(trial.suggest_categorical(name, list("abcdefgh")) == "a" for name in names)
 
-    study = run(16, objective, parents=2, mutations=0, crossovers=8)
+    study = run(16, objective, parents=2, mutations=0, crossovers=8, operators="local")
     one, other = (
         [t.params[name] for name in names]
         for t in sorted(study.trials[:8], key=lambda t: (t.value, t.number))[:2]

@@ -11,10 +11,10 @@ from glora_search.study.objectives import BY_LOSS
 from search_spaces import GLoRASearchError, InvalidConfigError
 
 
-def test_the_defaults_are_the_published_budget_with_local_operators_and_loss():
+def test_the_defaults_are_published_but_for_the_loss():
     settings = SearchSettings()
     assert settings.n_candidates == 1_050
-    assert (settings.operators, settings.objectives) == ("local", BY_LOSS)
+    assert (settings.operators, settings.objectives) == ("published", BY_LOSS)
     assert (settings.population, settings.generations, settings.parents) == (50, 20, 10)
     assert (settings.mutations, settings.crossovers) == (25, 25)
     assert settings.mutation_probability == 0.2

@@ -12,8 +12,8 @@ from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed, timed
 
 SAMPLERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "evolution": {"sampler": "evolution", "operators": "local"},
-    "published operators": {"sampler": "evolution", "operators": "published"},
+    "evolution": {"sampler": "evolution", "operators": "published"},
+    "local operators": {"sampler": "evolution", "operators": "local"},
     "random": {"sampler": "random"},
     "tpe": {"sampler": "tpe"},
     "nsgaii": {"sampler": "nsgaii"},
