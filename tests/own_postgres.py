@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 _USER: Final = "postgres"
-_PATIENCE_S: Final = 60
+_PATIENCE_S: Final = 120
 
 
 class OwnPostgres:

@@ -20,7 +20,7 @@ from typing import Final
 import psutil
 from killing import kill_all
 
-_PATIENCE_S: Final = 120
+_PATIENCE_S: Final = 300
 
 
 @dataclass(frozen=True)

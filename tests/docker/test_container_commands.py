@@ -318,7 +318,7 @@ class Cluster:
             env=bare | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
 

@@ -17,7 +17,7 @@ from glora_search.recording import Database
 from glora_search.study.errors import StudyHeldError
 from search_spaces import SearchSpace
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 class Child:

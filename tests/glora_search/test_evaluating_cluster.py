@@ -204,7 +204,7 @@ def test_through_rays_client(cluster: Cluster, client_port: int) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=600,
             # Ray keeps the place of a client that is lost for so long, also of one that never was.
             env={**os.environ, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2"},
         )

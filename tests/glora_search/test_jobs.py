@@ -32,7 +32,7 @@ from glora_search.study.errors import ClusterError
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 _SIZE = {"population": 50, "generations": 15, "mutations": 25, "crossovers": 25, "parents": 10}
-_PATIENCE_S = 120
+_PATIENCE_S = 300
 
 
 @dataclass(frozen=True)

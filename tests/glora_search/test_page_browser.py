@@ -27,7 +27,7 @@ from glora_search.study.toml_text import toml_text
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE_MS = 120_000
+PATIENCE_MS = 300_000
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,7 +19,7 @@ from glora_search.recording.batch_writer import BatchWriter
 from glora_search.study.errors import StorageError
 from glora_search.study.outcomes import Outcome
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 120.0
 _OUTCOMES = batch(0, 30)
 
 

@@ -42,7 +42,7 @@ def both(pool: ProcessPoolExecutor, tmp_path: Path) -> Callable[..., list[Any]]:
     def call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
         meeting = f"file://{tmp_path / uuid.uuid4().hex}"
         jobs = [pool.submit(in_team, meeting, rank, function, *arguments) for rank in (0, 1)]
-        return [job.result(timeout=120) for job in jobs]
+        return [job.result(timeout=600) for job in jobs]
 
     return call
 
