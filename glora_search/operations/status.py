@@ -215,7 +215,7 @@ def _listed(study: StudySummary) -> ListedStudy:
     if study.objectives is None:
         return ListedStudy(study=study.name, status="damaged", fault=study.fault)
     try:
-        planned = _planned(study.attributes)
+        planned, workers = _planned(study.attributes), _workers(study.attributes)
         best = _best_value(study.attributes, study.objectives, study.best_value)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         fault = f"study {study.name!r} is damaged: {type(error).__name__}: {error}"
@@ -232,7 +232,7 @@ def _listed(study: StudySummary) -> ListedStudy:
         best_text=study.objectives.each[0].text(best),
         held_by=None if study.holder is None else str(study.holder),
         flush_s=None if study.holder is None else study.holder.flush_s,
-        workers=_workers(study.attributes),
+        workers=workers,
     )
 
 

@@ -18,7 +18,7 @@ from glora_search.stages.prepare import device_of
 from glora_search.stages.recipes import design_of, recipe_of
 from glora_search.study.objectives import Objectives
 from search_spaces import SubnetConfig
-from supernet import Evaluation, Split, SubnetEvaluator, Supernet, train_supernet
+from supernet import Evaluation, SubnetEvaluator, Supernet, train_supernet
 from supernet.data import fold, hold_out
 
 FITNESSES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -47,7 +47,8 @@ def compare_fitness(bed: Bed) -> tuple[dict[str, ArmFigures], dict[str, Any]]:
         subnets.
     """
     arms: dict[str, ArmFigures] = {}
-    scorer = partial(_scorer, bed, calibrated=True)
+    batch_size = bed.materials.file.search.batch_size
+    scorer = partial(SubnetEvaluator, bed.supernet, batch_size=batch_size, calibrated=True)
     whole = scorer(bed.val)
     for name, fields in FITNESSES.items():
         settings = replace(bed.settings, **fields)
@@ -65,11 +66,6 @@ def compare_fitness(bed: Bed) -> tuple[dict[str, ArmFigures], dict[str, Any]]:
     best, seconds = timed(partial(_best, bed, bed.settings, folds))
     arms[f"loss of {_FOLDS} folds"] = bed.subnet_figures(best[0], training_s + seconds)
     return arms, {"flattery": {"winner": gaps[0], "random subnet": float(np.mean(gaps[1:]))}}
-
-
-def _scorer(bed: Bed, split: Split, *, calibrated: bool) -> SubnetEvaluator:
-    batch_size = bed.materials.file.search.batch_size
-    return SubnetEvaluator(bed.supernet, split, batch_size=batch_size, calibrated=calibrated)
 
 
 def _best(bed: Bed, settings: SearchSettings, scorer: SubnetScorer) -> list[SubnetConfig]:
