@@ -36,6 +36,7 @@ def _calls() -> list[tuple[str, str, ast.Call]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_call_reads_a_pickle() -> None:
     """Whoever adds one says here why what it reads is ours."""
     calls = _calls()

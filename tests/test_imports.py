@@ -102,6 +102,7 @@ def test_the_network_knows_nothing_of_the_service() -> None:
     assert not any(name.startswith("glora_search") for name in names)
 
 
+@pytest.mark.slow
 def test_extras_are_imported_where_they_are_needed() -> None:
     """Without them everything else works: nothing imports one when it is imported itself."""
     found = 0

@@ -139,6 +139,7 @@ def test_a_row_that_fails_keeps_its_last_words_and_the_run_goes_on(tmp_path: Pat
     assert (command.out / "summary.md").read_text().strip() in errors
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_row_that_had_not_ended(tmp_path: Path) -> None:
     """SIGKILL in the middle: nothing that ended runs twice, and no row stays behind."""
     first = {"name": "first", "script": "wait", "args": ["{work}"]}
@@ -159,6 +160,7 @@ def test_a_killed_run_goes_on_with_the_row_that_had_not_ended(tmp_path: Path) ->
     assert command.begun("wait") == 2
 
 
+@pytest.mark.slow
 def test_a_row_that_takes_the_machine_down_twice_is_left(tmp_path: Path) -> None:
     """Otherwise the rows after it would never have their turn."""
     command = Command(tmp_path, WAIT, SAY)
@@ -196,6 +198,7 @@ def test_an_interrupted_run_stops_its_row_and_does_not_blame_it(
     assert records["wait"]["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_row_is_stopped_at_its_limit_unless_it_has_further_pieces(tmp_path: Path) -> None:
     """No piece may outlast the loan of a machine; a long training comes in several.
 
@@ -236,6 +239,7 @@ def test_what_is_missing_is_told_and_run_once_it_is_there(tmp_path: Path) -> Non
     assert records["say"]["status"] == "done"
 
 
+@pytest.mark.slow
 def test_a_folder_holds_one_run_of_one_kind(tmp_path: Path) -> None:
     """Rehearsed numbers must not pass for measured ones, nor two runs share a GPU unknowingly."""
     command = Command(tmp_path, WAIT)
@@ -251,6 +255,7 @@ def test_a_folder_holds_one_run_of_one_kind(tmp_path: Path) -> None:
     assert "holds a run of kind 'gpu'" in errors
 
 
+@pytest.mark.slow
 def test_rows_can_be_chosen_and_run_again(tmp_path: Path) -> None:
     """From the beginning: what an earlier run left would make it a shorter one."""
     command = Command(tmp_path, SAY, {**SAY, "name": "other"})

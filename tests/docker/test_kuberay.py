@@ -229,6 +229,7 @@ def test_the_service_finds_the_server_and_its_policy_lets_clients_to_one_port() 
     assert rule["from"] == [{"namespaceSelector": {}, "podSelector": clients}]
 
 
+@pytest.mark.slow
 def test_probes_ask_routes_that_answer_them(tmp_path: Path) -> None:
     """A real application: health without a token, by a name that is the server's; readiness with
     the token of the file, which the probe's script reads.

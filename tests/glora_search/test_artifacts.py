@@ -101,6 +101,7 @@ def test_the_check_leaves_nothing(place: str) -> None:
     assert names_in(place) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["path", "ftp"], indirect=True)
 def test_readers_see_a_file_whole(place: str, tmp_path: Path) -> None:
     """While it is replaced over and over, by others of many chunks."""

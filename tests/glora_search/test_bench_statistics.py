@@ -76,6 +76,7 @@ def test_the_parts_of_the_variance_are_found() -> None:
     assert test_sd == pytest.approx(math.sqrt(0.7 * 0.3 / 5000), rel=0.05)
 
 
+@pytest.mark.slow
 def test_what_can_be_detected_is_the_half_width_of_a_paired_interval() -> None:
     widths = [
         found.half_width

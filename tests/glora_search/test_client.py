@@ -24,6 +24,7 @@ from glora_search.study.errors import (
 )
 
 
+@pytest.mark.slow
 def test_each_method_answers_and_each_problem_is_its_error(tmp_path: Path) -> None:
     with Database(storage(tmp_path)) as database:
         study = record(database, "a")

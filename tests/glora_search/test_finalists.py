@@ -214,6 +214,7 @@ def test_the_best_of_a_search_in_bf16_are_scored_in_float32(
     assert result.export.trial == finalists[0].trial
 
 
+@pytest.mark.slow
 def test_the_export_says_which_precision_each_number_has(
     in_bf16: tuple[Path, SearchResult],
 ) -> None:

@@ -48,6 +48,7 @@ def study_in(folder: Path, source: str) -> Any:
     return tiny_study.parse_study(table, origin="a study of folders")
 
 
+@pytest.mark.slow
 def test_a_class_that_val_or_test_lacks_is_warned_of(tmp_path: Path) -> None:
     images, notes = tmp_path / "images", Notes()
     write_split(images / "train", {"cat": 4, "dog": 4, "eel": 4})

@@ -143,7 +143,9 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         done = int(page.inner_text("#state .of").partition(" of ")[0])
         assert 0 < done < 328
 
-        page.click("#do-resume")
+        page.click("#changes summary")
+        page.fill("#overrides", "search.flush_every = 8\n\ncluster.workers=0")
+        page.click("#do-resume-changed")
         page.wait_for_selector(".state-finished")
         assert page.inner_text("#state .of") == "328 of 328"
         assert page.locator("#winner table").count() == 2

@@ -65,6 +65,7 @@ def test_ties_in_top1_are_broken_by_loss():
     assert fittest(tied, BY_TOP1, 5) == sorted(tied, key=lambda o: o.loss)[:5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"sampler": "random"}, {"sampler": "nsgaii"}], ids=str)
 def test_a_price_is_that_of_the_size(fields):
     """A share of the limit, or of the largest subnet where there is no limit."""

@@ -114,6 +114,7 @@ def test_published_crossover_takes_each_gene_from_either_parent():
     assert abs(from_first - differing / 2) < 5 * math.sqrt(differing / 4)
 
 
+@pytest.mark.slow
 def test_published_crossover_is_uniform_among_the_children_that_the_limits_admit():
     """Against the list of all children of two parents that differ in ten genes."""
     first, second = parent(0), parent(1)

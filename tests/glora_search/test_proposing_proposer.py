@@ -93,6 +93,7 @@ def test_seeds_differ(search):
         assert digests[0] != digests[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits",
     [TIGHT, ParamLimits(min_params=1_300), ParamLimits(min_params=700, max_params=720)],
@@ -105,6 +106,7 @@ def test_every_candidate_is_within_the_limits(search, limits):
     assert all(limits.allow(SPACE.n_params(o.candidate.subnet)) for o in history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operators", ["local", "published"])
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(slack=st.floats(0.01, 1), seed=st.integers(0, 2**63))
@@ -117,6 +119,7 @@ def test_every_limit_that_leaves_room_is_met_by_whole_generations(operators, sla
     assert all(limits.allow(o.candidate.n_params) for o in history)
 
 
+@pytest.mark.slow
 def test_a_tiny_space_is_proposed_whole_and_then_ends(search):
     """Eight subnets for a population of fifty."""
     space = tiny_space()
@@ -147,6 +150,7 @@ def test_the_last_subnets_of_a_small_space_are_found(search):
     ]
 
 
+@pytest.mark.slow
 def test_a_limit_that_admits_one_subnet_ends_after_it(search):
     """A huge space, but none of it within the limits."""
     limits = ParamLimits(max_params=0)
@@ -189,6 +193,7 @@ def test_a_search_goes_on_where_everything_failed(search):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [kind for kind in SEARCHES if kind != "random" and "two" not in kind]
 )

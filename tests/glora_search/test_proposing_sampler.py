@@ -75,6 +75,7 @@ def run(n_trials, objective=gene_objective, direction="minimize", storage=None, 
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [None, SPACE], ids=["any study", "with space"])
 @pytest.mark.parametrize("operators", ["local", "published"])
 def test_later_generations_are_better_than_the_first(space, operators):
@@ -83,6 +84,7 @@ def test_later_generations_are_better_than_the_first(space, operators):
     assert min(losses) < min(losses[:8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [None, SPACE], ids=["any study", "with space"])
 def test_trials_are_a_function_of_the_seed(space):
     assert params_of(run(20, space=space)) == params_of(run(20, space=space))

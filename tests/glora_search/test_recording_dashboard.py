@@ -59,6 +59,7 @@ def test_the_dashboard_shows_study_and_trials(database_url: str, schemas: frozen
     assert [item["name"] for item in detail["union_search_space"]] == sorted(genes)
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_the_front_of_two_objectives(database_url: str) -> None:
     """The best trials of a study with two directions are its front."""
     with Database(database_url) as database:

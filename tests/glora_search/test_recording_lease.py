@@ -145,6 +145,7 @@ def test_a_lease_is_renewed(record: StudyRecord) -> None:
         assert replace(record.holder, until=first.until) == first
 
 
+@pytest.mark.slow
 def test_a_renewal_tells_how_long_the_last_flush_took(record: StudyRecord) -> None:
     with record.hold(3.0) as lease:
         assert lease.holder.flush_s is None

@@ -290,6 +290,7 @@ def test_trials_that_others_wrote_in_another_order_are_read_right(
     assert record.history() == given
 
 
+@pytest.mark.slow
 def test_genes_may_have_more_choices_than_there_are_digits(
     database: Database, module_database_url: str
 ) -> None:
@@ -364,6 +365,7 @@ def test_tally_and_best_agree_with_history(database: Database, objectives: Objec
     assert tally.best_value == objectives.first.value(record.best())
 
 
+@pytest.mark.slow
 def test_a_study_with_the_key_of_a_deleted_one_is_counted_anew(
     database: Database, module_database_url: str
 ) -> None:

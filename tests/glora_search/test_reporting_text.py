@@ -34,6 +34,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.dictionaries(_KEYS, _VALUES, max_size=4))
 def test_toml_reads_back_as_what_it_was_made_of(table: dict[str, Any]) -> None:

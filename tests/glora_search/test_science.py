@@ -96,6 +96,7 @@ def test_the_first_arm_stands_for_a_design_and_failures_are_left_out() -> None:
     assert len(found) == 6
 
 
+@pytest.mark.slow
 def test_sizes_are_drawn(tmp_path: Path) -> None:
     """A line a method, the same file each time; the reference has no difference and is drawn."""
     results = [

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 from recording_cases import outcome
 from server_cases import record, served, settings, storage
 
@@ -33,6 +34,7 @@ def trials_of(events: list[Event]) -> list[int]:
     return [o["trial"] for e in events if e.kind == "outcomes" for o in e.data["outcomes"]]
 
 
+@pytest.mark.slow
 def test_who_connects_again_misses_nothing_and_gets_nothing_twice(tmp_path: Path) -> None:
     """Also at another server, and where outcomes came while nobody read."""
     with Database(storage(tmp_path)) as database:

@@ -153,6 +153,7 @@ def test_an_export_that_failed_says_why(client: TestClient, tmp_path: Path) -> N
     assert (refused.status_code, found["problem"] in refused.json()["detail"]) == (409, True)
 
 
+@pytest.mark.slow
 def test_one_export_of_a_study_is_made_at_a_time(client: TestClient, tmp_path: Path) -> None:
     """As long as its process lives, which holds a lock; whatever else stands in its files."""
     log = folder(tmp_path) / f"{DIGESTS[2][:16]}.log"

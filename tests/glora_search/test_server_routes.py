@@ -279,7 +279,42 @@ def test_a_study_is_resumed_with_changes_that_find_the_same(
     assert client.post(url, json={"overrides": given}).status_code == 202
     mine = tmp_path.resolve() / "runs" / "a" / "mine"
     sets = ("cluster.workers=3", f'export.directory="{mine}"', "search.flush_s=0.5")
-    assert began == [("resume", "a", *(word for each in sets for word in ("--set", each)))]
+    resumed = ("resume", "a", *(word for each in sets for word in ("--set", each)))
+    assert began == [resumed]
+
+
+@pytest.mark.slow
+def test_the_page_resumes_with_changes_too(
+    database: Database,
+    client: TestClient,
+    table: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One a line, of which none is read where one is wrong."""
+    began: list[tuple[str, ...]] = []
+
+    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+        began.append(words)
+        return os.getpid()
+
+    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    stored = parse_study(table, origin="a test").model_dump(mode="json")
+    database.create_study("a", space=SPACE, objectives=BY_LOSS, attributes={"study": stored})
+
+    def resume(lines: str) -> Any:
+        own = {"Origin": str(client.base_url)}
+        return client.post(
+            "/studies/a/resume", data={"overrides": lines}, headers=own, follow_redirects=False
+        )
+
+    refused = resume("cluster.workers=3\nsearch.population=9")
+    assert refused.status_code == 422
+    assert "cannot change when a study is resumed" in refused.text
+    assert not began
+    assert resume("cluster.workers = 3\r\n\r\nsearch.flush_s=0.5").status_code == 303
+    assert began == [
+        ("resume", "a", "--set", "cluster.workers=3", "--set", "search.flush_s=0.5"),
+    ]
 
 
 @pytest.mark.slow
@@ -380,6 +415,7 @@ def test_files_outside_of_the_root_are_not_served(
         assert "not below" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_metrics_tell_what_the_database_knows(client: TestClient, database: Database) -> None:
     study = record(database, "a")
     with study.hold(ttl_s=3.0):

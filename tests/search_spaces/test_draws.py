@@ -115,6 +115,7 @@ def test_the_uniformity_test_sees_a_bias():
     assert chi_square > freedom + 6 * math.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(
     costs=st.lists(
@@ -131,6 +132,7 @@ def test_every_upper_limit_above_the_smallest_is_met(costs, slack, seed):
     assert sum(options[k] for options, k in zip(costs, chosen, strict=True)) <= upper
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(
     costs=st.lists(

@@ -98,6 +98,7 @@ def test_a_genome_of_another_space_is_refused(genome, message):
         SMALL.decode(genome)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [ParamLimits(), ParamLimits(10, 30)], ids=str)
 def test_samples_reach_every_subnet_within_the_limits_and_no_other(limits):
     rng = random.Random(0)

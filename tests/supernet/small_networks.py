@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -45,11 +46,20 @@ FAMILIES: Mapping[str, Architecture] = {
     "Swin": SWIN,
     "Swin v2": Architecture("swinv2_tiny_window8_256", CLASSES, _SWIN),
 }
+INNER_LOOP = ("ViT", "Swin", "digits")
 DIGITS = Architecture(
     "vit_tiny_patch16_224",
     CLASSES,
     {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2},
 )
+
+
+def each_of(families: Iterable[str] = FAMILIES) -> pytest.MarkDecorator:
+    """A test for each of these networks, of which `make test-fast` runs those of INNER_LOOP."""
+    marks = {name: () if name in INNER_LOOP else (pytest.mark.slow,) for name in families}
+    return pytest.mark.parametrize(
+        "family", [pytest.param(name, marks=mark) for name, mark in marks.items()]
+    )
 
 
 def backbone_of(architecture: Architecture, *, seed: int = 0, drop_path: float = 0.0) -> Any:

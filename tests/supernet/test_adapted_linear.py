@@ -110,6 +110,7 @@ def gradients(
     return y, list(torch.autograd.grad((y * weights.to(y)).sum(), given.leaves))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a", "b", "bias"), ALL_FORMS)
 def test_gradients_are_those_of_finite_differences(a: Form, b: Form, bias: bool) -> None:
     """Not against another derivation, but against the forward pass."""

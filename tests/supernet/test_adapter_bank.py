@@ -26,6 +26,7 @@ from small_networks import (
     FAMILIES,
     VIT_WITHOUT_QKV_BIAS,
     backbone_of,
+    each_of,
     fill_support_tensors,
     images_for,
     space_of,
@@ -53,7 +54,7 @@ from supernet.errors import AdapterError, BackboneError, CheckpointError
 from supernet.export import subnet_export, write_export
 from supernet.fingerprints import backbone_fingerprint
 
-families = pytest.mark.parametrize("family", FAMILIES)
+families = each_of()
 storages = pytest.mark.parametrize("storage", ["entangled", "separate"])
 
 # timm adds their biases of q and v to the product in one operation, the supernet in two.
@@ -171,6 +172,7 @@ def test_in_float32_it_is_the_merged_model_nearly(family: str) -> None:
             torch.testing.assert_close(found, tensor, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_float32_and_float64_round_differently() -> None:
     """Else the test before would say nothing of float32, or the one before it of float64."""
     states = []
@@ -360,7 +362,7 @@ def test_an_adapter_that_is_added_while_another_is_attached() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["ViT without qkv bias", "DeiT, distilled", "EVA-02", "Swin v2"])
+@each_of(["ViT without qkv bias", "DeiT, distilled", "EVA-02", "Swin v2"])
 @pytest.mark.parametrize("before", [None, "all", "others"])
 def test_a_mixed_batch_is_each_task_alone(family: str, before: str | None) -> None:
     """Each image gets the logits of its own task, at its own place."""

@@ -22,6 +22,7 @@ from small_networks import (
     VIT_WITHOUT_QKV_BIAS,
     backbone_of,
     digits,
+    each_of,
     filled_supernet,
     images_for,
     subnets_of,
@@ -36,9 +37,7 @@ from supernet.fingerprints import backbone_fingerprint
 from supernet.merging import stored_shapes
 
 storages = pytest.mark.parametrize("storage", ["entangled", "separate"])
-families = pytest.mark.parametrize(
-    "family", ["ViT", "ViT without qkv bias", "DeiT, distilled", "EVA", "BEiT", "Swin"]
-)
+families = each_of(["ViT", "ViT without qkv bias", "DeiT, distilled", "EVA", "BEiT", "Swin"])
 
 
 @functools.cache
@@ -171,7 +170,7 @@ class RandomImages:
         return [(self.images, None)]
 
 
-@pytest.mark.parametrize("family", ["digits", "ViT without qkv bias", "EVA"])
+@each_of(["digits", "ViT without qkv bias", "EVA"])
 def test_the_logit_difference_is_that_of_the_unmerged_adapter(family: str) -> None:
     """Small where the network is the average; and it is seen where it is not."""
     supernet = trained(family)

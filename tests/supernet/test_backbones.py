@@ -22,6 +22,7 @@ from small_networks import (
     VIT,
     VIT_WITHOUT_QKV_BIAS,
     backbone_of,
+    each_of,
     images_for,
 )
 from timm.layers import resample_abs_pos_embed
@@ -62,7 +63,7 @@ EXPECTED_LEAVES = {
 }
 
 
-@pytest.mark.parametrize("family", EXPECTED_LEAVES)
+@each_of(EXPECTED_LEAVES)
 def test_the_default_finds_all_projections_of_every_block(family: str) -> None:
     """And nothing else: no head, no attention pooling, no embedding, no downsampling."""
     architecture = FAMILIES[family]
@@ -253,6 +254,7 @@ def test_a_local_file_gives_its_weights(suffix: str, tmp_path: Path) -> None:
     assert not torch.equal(loaded.head.weight, saved.head.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "classes"),
     [(s, n) for s in (".safetensors", ".pth", ".npz") for n in (2, 9, 0) if (s, n) != (".npz", 0)],
@@ -274,7 +276,7 @@ def test_a_file_may_have_another_number_of_classes(
     assert not torch.equal(first.get_parameter("head.weight"), second.get_parameter("head.weight"))
 
 
-@pytest.mark.parametrize("family", ["DeiT, distilled", "EVA", "EVA-02", "Swin", "Swin v2", "BEiT"])
+@each_of(["DeiT, distilled", "EVA", "EVA-02", "Swin", "Swin v2", "BEiT"])
 def test_every_family_loads_its_own_file(family: str, tmp_path: Path) -> None:
     architecture = FAMILIES[family]
     saved = backbone_of(replace(architecture, num_classes=7))
@@ -361,6 +363,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @formats
 @pytest.mark.parametrize("other", FOREIGN)
 def test_a_file_of_another_vit_is_refused(other: str, suffix: str, tmp_path: Path) -> None:
@@ -373,7 +376,7 @@ def test_a_file_of_another_vit_is_refused(other: str, suffix: str, tmp_path: Pat
         refused(mine, path)
 
 
-@pytest.mark.parametrize("family", ["DeiT, distilled", "EVA", "BEiT", "Swin"])
+@each_of(["DeiT, distilled", "EVA", "BEiT", "Swin"])
 def test_a_file_of_another_family_is_refused(family: str, tmp_path: Path) -> None:
     other = FAMILIES[family]
     vit = write(tmp_path / "vit.safetensors", backbone_of(VIT))

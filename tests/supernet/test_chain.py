@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import DIGITS, FAMILIES, backbone_of, filled_supernet, images_for, subnets_of
+from small_networks import (
+    DIGITS,
+    FAMILIES,
+    backbone_of,
+    each_of,
+    filled_supernet,
+    images_for,
+    subnets_of,
+)
 from torch import Tensor, nn
 
 from search_spaces import LayerConfig, SubnetConfig
@@ -17,7 +25,7 @@ from supernet.chain import BlockChain
 CHAINS = sorted(set(FAMILIES) - {"Swin", "Swin v2"})
 
 
-@pytest.mark.parametrize("family", CHAINS)
+@each_of(CHAINS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_going_on_from_any_boundary_gives_the_same_logits(family: str, precision: str) -> None:
     """To the last bit: they are the same operations on the same tensors."""

@@ -42,6 +42,7 @@ def test_every_class_is_drawn(task: str) -> None:
     assert counts.min() > 0.5 * 800 / len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {PRETRAINING_TASK}))
 def test_pixels_alone_do_not_give_the_class_away(task: str) -> None:
     """A linear classifier on pixels stays at least 15 points below what is possible, 1."""

@@ -111,6 +111,7 @@ def test_every_layout_gives_the_same_images_and_classes(source: TimmSource) -> N
     assert contents(test) == expected(files_of(source) / "test")
 
 
+@pytest.mark.slow
 def test_every_layout_streams_the_same_images(source: TimmSource) -> None:
     """From two processes and two threads: an open tar file must not be shared by either."""
     kept = load_split(source, "train", PREPROCESSING)
@@ -129,6 +130,7 @@ def test_every_layout_streams_the_same_images(source: TimmSource) -> None:
     assert elsewhere.fingerprint == streamed.fingerprint
 
 
+@pytest.mark.slow
 def test_threads_take_turns_at_a_tar_file(tmp_path: Path) -> None:
     """It has one position: a thread that reads where another one has just sought gets rubbish."""
     source = in_tar(tmp_path)
@@ -406,6 +408,7 @@ def test_labels_of_a_nameless_reader_are_checked(shards: TimmSource) -> None:
     assert examples.label_space.num_classes == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["hfds", "hfids"])
 def test_hugging_face_datasets(tmp_path: Path, reader: str) -> None:
     """A data set on disk, by its path: nothing is fetched."""

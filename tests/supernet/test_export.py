@@ -379,6 +379,7 @@ def test_the_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 # Failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: no space left")]
 )

@@ -98,6 +98,7 @@ def test_the_epoch_with_the_lowest_val_loss_is_kept() -> None:
     assert (merged.loss, merged.top1) == (found.after.loss, found.after.top1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_the_val_loss_never_rises(seed: int) -> None:
     """A rate that spoils every epoch leaves the inherited weights, bit for bit."""

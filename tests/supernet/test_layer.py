@@ -200,6 +200,7 @@ def layers(draw: st.DrawFn) -> GLoRALinear:
     return layer
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(layers(), st.lists(st.integers(1, 4), max_size=3))
 def test_the_merged_layer_computes_what_the_layer_computes(
@@ -236,6 +237,7 @@ def test_a_merge_adds_up_in_float64_and_casts_once() -> None:
     assert torch.equal(merged.bias, reference.bias.float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_merge_rounds_as_the_formula_reads(storage: Storage, dtype: torch.dtype) -> None:
@@ -319,6 +321,7 @@ def tensors_in_use(config: LayerConfig, storage: Storage) -> set[str]:
     return used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", STORAGES)
 def test_only_what_a_configuration_uses_gets_a_gradient(storage: Storage) -> None:
     """`none` gets none at all, not zeros; so do the frozen weights."""
@@ -407,6 +410,7 @@ def test_ranks_nest(storage: Storage) -> None:
 # What is exported
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_active_tensors_rebuild_the_merged_layer(storage: Storage, bias: bool) -> None:

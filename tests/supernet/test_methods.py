@@ -154,6 +154,7 @@ def test_the_seed_alone_decides_the_start(name: str) -> None:
     assert random == (name not in ("linear", "full", "bitfit", "scratch"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n]().size])
 def test_a_size_is_found_for_a_number_of_parameters(name: str) -> None:
     backbone, method = backbone_of(VIT), method_of(name)
@@ -175,6 +176,7 @@ def test_the_smallest_size_is_taken_where_even_that_is_too_large() -> None:
     assert found.rank == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "millions"),
     [  # of ViT-B/16, as the papers give them or their formulas come to

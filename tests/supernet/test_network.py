@@ -13,6 +13,7 @@ from small_networks import (
     FAMILIES,
     VIT_WITHOUT_QKV_BIAS,
     backbone_of,
+    each_of,
     fill_support_tensors,
     filled_supernet,
     images_for,
@@ -28,7 +29,7 @@ from supernet.errors import BackboneError, CheckpointError
 
 # Their attention adds the bias of q and v to the product in one operation, the supernet's in two.
 ONE_ROUNDING_APART = {"EVA", "BEiT", "Swin v2"}
-families = pytest.mark.parametrize("family", FAMILIES)
+families = each_of()
 
 
 def logits(model: nn.Module, images: Tensor) -> Tensor:

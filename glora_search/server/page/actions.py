@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import Headers
 
 from glora_search.operations.serving import resume_study, start_study, stop_study
+from glora_search.server.admission import admitted_overrides
 from glora_search.server.exports import begin_picked
 from glora_search.server.page.access import (
     check_change,
@@ -95,7 +96,7 @@ async def submit(request: Request) -> Response:
         return _new(request, text, problem=problem, checked=checked, status=422)
     if not start:
         return _new(request, text, checked=checked)
-    return RedirectResponse(f"{page_of(checked.name)}?did=start", status_code=303)
+    return _done(checked.name, "start")
 
 
 @router.post("/studies/{name}/start")
@@ -105,9 +106,15 @@ def start(request: Request, name: str) -> Response:
 
 
 @router.post("/studies/{name}/resume")
-def resume(request: Request, name: str) -> Response:
-    """Go on with a study."""
-    return _do(request, name, "resume", lambda s: resume_study(s.database, name, s.runner))
+async def resume(request: Request, name: str) -> Response:
+    """Go on with a study; with overrides, of which the form has one a line."""
+    check_change(request)
+    lines = (await form_of(request)).get("overrides", "").splitlines()
+    given = [line.strip() for line in lines if line.strip()]
+    service: Service = request.app.state.service
+    overrides = admitted_overrides(given, name, service.settings)
+    await run_in_threadpool(resume_study, service.database, name, service.runner, overrides)
+    return _done(name, "resume")
 
 
 @router.post("/studies/{name}/export")
@@ -133,6 +140,10 @@ def stop(request: Request, name: str) -> Response:
 def _do(request: Request, name: str, verb: str, act: Callable[[Service], object]) -> Response:
     check_change(request)
     act(request.app.state.service)
+    return _done(name, verb)
+
+
+def _done(name: str, verb: str) -> Response:
     return RedirectResponse(f"{page_of(name)}?did={verb}", status_code=303)
 
 

@@ -18,6 +18,7 @@ function sections(root) {
 function replace(old, fresh) {
   const open = [...old.querySelectorAll("details[id]")].map((d) => [d.id, d.open]);
   const checked = [...old.querySelectorAll("input:checked")].map((i) => i.value);
+  const typed = [...old.querySelectorAll("textarea[id], input[type=number][id]")].map((i) => [i.id, i.value]);
   const focus = old.contains(document.activeElement) ? document.activeElement : null;
   const scrolled = [...old.querySelectorAll(".scroll, pre")].map((e) => e.scrollLeft);
   old.replaceWith(fresh);
@@ -25,13 +26,17 @@ function replace(old, fresh) {
     const details = document.getElementById(id);
     if (details) details.open = value;
   }
+  for (const [id, value] of typed) {
+    const field = document.getElementById(id);
+    if (field) field.value = value;
+  }
   for (const input of fresh.querySelectorAll("input[type=checkbox]")) {
     input.checked = checked.includes(input.value);
   }
   fresh.querySelectorAll(".scroll, pre").forEach((e, k) => { e.scrollLeft = scrolled[k] || 0; });
   if (focus) {
     const same = focus.id ? document.getElementById(focus.id)
-      : [...fresh.querySelectorAll("a, button, input, summary")].find(
+      : [...fresh.querySelectorAll("a, button, input, summary, textarea")].find(
         (e) => e.outerHTML === focus.outerHTML || (e.value && e.value === focus.value));
     if (same) same.focus({ preventScroll: true });
   }
