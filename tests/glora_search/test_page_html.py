@@ -382,7 +382,10 @@ def test_what_cannot_be_done_is_told(client: TestClient) -> None:
     ):
         answer = client.post(path, headers=OWN)
         assert answer.status_code == (404 if "nix" in path else 409), answer.text
-        assert words in Page(answer.text).words
+        shown = Page(answer.text)
+        assert words in shown.words
+        links = {a["href"] for tag, a in shown.tags if tag == "a"}
+        assert (path.rpartition("/")[0] in links) == ("nix" not in path)
 
 
 def test_one_takes_a_point_of_the_front(client: TestClient) -> None:

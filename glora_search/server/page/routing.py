@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 
 from glora_search.server.page.access import visitor_of
 from glora_search.server.page.rendering import render
+from glora_search.server.page.views import page_of
 from glora_search.server.problems import RefusedError, error_problem
-from glora_search.study.errors import one_line
+from glora_search.study.errors import StudyNotFoundError, one_line
 from search_spaces import GLoRASearchError
 
 _OPEN: Final = ("/static/", "/login")
@@ -44,4 +45,12 @@ class PageRoute(APIRoute):
 def error_page(request: Request, error: GLoRASearchError) -> Response:
     """A page that tells what went wrong, with the status that the API would answer with."""
     status = error_problem(error).status_code
-    return render("error", request, status=status, here="", message=one_line(error))
+    name = None if isinstance(error, StudyNotFoundError) else request.path_params.get("name")
+    return render(
+        "error",
+        request,
+        status=status,
+        here="",
+        message=one_line(error),
+        study=None if name is None else page_of(name),
+    )

@@ -13,6 +13,12 @@ _STAGES: Final = {
     "searching": "subnets are evaluated",
     "exporting": "the export is made",
 }
+_PARTS: Final = {
+    STARTING: "its start",
+    "training": "the training of the supernet",
+    "searching": "the search",
+    "exporting": "the export",
+}
 _KEPT: Final = "No process drives it; what was done is kept, and it can be resumed."
 
 
@@ -58,6 +64,7 @@ def state_of(
     if fault is not None or status == "damaged":
         return State("failed", "damaged", fault or "What is stored with it cannot be read.")
     stage = _STAGES.get(status or "", "it is at work")
+    part = _PARTS.get(status or "", "its work")
     error = said if said is not None and said.lower().startswith("error:") else None
     if held_by is not None:
         word = status if status is not None and status in _STAGES else "running"
@@ -75,5 +82,5 @@ def state_of(
         )
         return State("failed", "failed", told)
     if error is not None:
-        return State("failed", "failed", f"Ended while {stage}, with an {error} {_KEPT}")
-    return State("stopped", "stopped", f"Stopped while {stage}. {_KEPT}")
+        return State("failed", "failed", f"{part.capitalize()} ended with an {error.rstrip('.')}. {_KEPT}")
+    return State("stopped", "stopped", f"Stopped during {part}. {_KEPT}")

@@ -116,7 +116,7 @@ def row_of(study: ListedStudy, *, spark: str, said: str | None) -> Row:
 
 
 def unlaunched_view(name: str, planned: int | None, table: dict[str, Any]) -> dict[str, Any]:
-    """What the page of a study shows that was created and not launched yet."""
+    """What the page of a study shows before it has a record: created, or just started."""
     return {
         "name": name,
         "base": page_of(name),
@@ -125,7 +125,7 @@ def unlaunched_view(name: str, planned: int | None, table: dict[str, Any]) -> di
         "failed": 0,
         "planned": planned,
         "key_numbers": (),
-        "sentences": ("This study has not been launched yet.",),
+        "sentences": ("Nothing has been evaluated yet.",),
         "export": None,
         "front": None,
         "study_text": toml_text(table),
