@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,9 +93,13 @@ def logs(server: str, name: str) -> None:
         click.echo(client.logs(name), nl=False)
 
 
-@click.command(short_help="Save the export of a study, or of a subnet, as a zip.")
+@click.command(short_help="Save the export of a study, or of a subnet.")
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="The file. [default: NAME.zip]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A file that ends with .zip, or a new folder. [default: NAME.zip]",
+)
 @options.digest
 @options.pick
 @options.max_params
@@ -107,12 +112,18 @@ def export(
     pick: Pick | None,
     max_params: int | None,
 ) -> None:
-    """Save the export that ended a study as a zip, or that of a subnet, which the server makes
-    first; a download that broke off goes on.
+    """Save the export that ended a study, or that of a subnet, which the server makes first; a
+    download that broke off goes on.
     """
     path = out or Path(f"{name}.zip")
+    packed = path if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
+    if packed != path and path.exists():
+        raise click.UsageError(f"{path} is there already")
     with _client(server) as client:
-        client.export(name, path, digest=digest, pick=pick, max_params=max_params)
+        client.export(name, packed, digest=digest, pick=pick, max_params=max_params)
+    if packed != path:
+        shutil.unpack_archive(packed, path)
+        packed.unlink()
     click.echo(path)
 
 

@@ -82,5 +82,6 @@ def state_of(
         )
         return State("failed", "failed", told)
     if error is not None:
-        return State("failed", "failed", f"{part.capitalize()} ended with an {error.rstrip('.')}. {_KEPT}")
+        told = f"{part.capitalize()} ended with an {error.rstrip('.')}. {_KEPT}"
+        return State("failed", "failed", told)
     return State("stopped", "stopped", f"Stopped during {part}. {_KEPT}")

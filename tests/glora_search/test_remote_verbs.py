@@ -1,0 +1,94 @@
+"""The command line of `--server URL`, over a real connection to a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from recording_cases import SPACE
+from server_cases import TOKEN, exported, record, served, storage
+
+from glora_search.cli.commands import cli
+from glora_search.operations.running import ProcessRunner
+from glora_search.recording import Database
+from glora_search.study.errors import StudyFileError, StudyNotFoundError, StudyNotRunningError
+from glora_search.study.examples import load_example
+from glora_search.study.objectives import BY_LOSS
+from glora_search.study.reading import parse_study
+
+
+class Terminal:
+    """Where somebody types."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def says(self, *words: str | Path) -> str:
+        """What a command prints that succeeds."""
+        result = self.run(*words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def run(self, *words: str | Path) -> Result:
+        return CliRunner().invoke(cli, ["--server", self._url, *map(str, words)])
+
+
+@pytest.mark.slow
+def test_results_are_shown_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a table, as JSON, as a file, as a folder; what is there already stays."""
+    monkeypatch.chdir(tmp_path)
+    with Database(storage(tmp_path)) as database:
+        files = exported(tmp_path, record(database, "a"))
+        record(database, "b", 1)
+    with served(tmp_path) as url:
+        terminal = Terminal(url)
+        assert "9 of 50" in terminal.says("status")
+        assert "a: searching, 9 of 50 evaluated, 1 failed" in terminal.says("status", "a")
+        assert json.loads(terminal.says("status", "a", "--json"))["evaluated"] == 9
+        assert terminal.says("export", "a") == "a.zip\n"
+        assert terminal.says("export", "a", "--out", "mine") == "mine\n"
+        assert {p.name: p.read_bytes() for p in Path("mine").iterdir()} == files
+        assert not Path("mine.zip").exists()
+        refused = terminal.run("export", "a", "--out", "mine")
+        assert (refused.exit_code, "mine is there already" in refused.output) == (2, True)
+        assert terminal.says("report", "a") == "a.html\n"
+        assert "<html" in Path("a.html").read_text()
+        assert "give --confirm b" in terminal.run("delete", "b", "--confirm", "a").output
+        assert terminal.says("delete", "b", "--confirm", "b") == "b\n"
+        assert isinstance(terminal.run("status", "b").exception, StudyNotFoundError)
+        assert isinstance(terminal.run("stop", "a").exception, StudyNotRunningError)
+        assert "does not go with --server" in terminal.run("demo").output
+
+
+def test_studies_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With overrides of the study file, and later of what may change."""
+    began: list[tuple[str, ...]] = []
+
+    def begin(self: Any, folder: Path, *words: str) -> int:
+        began.append(words)
+        return os.getpid()
+
+    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    monkeypatch.setenv("GLORA_SEARCH_SERVER_TOKEN", TOKEN)
+    file = tmp_path / "study.toml"
+    file.write_text(load_example("digits"))
+    kept = parse_study(tomllib.loads(load_example("digits")), origin="b").model_dump(mode="json")
+    with Database(storage(tmp_path)) as database:
+        database.create_study("b", space=SPACE, objectives=BY_LOSS, attributes={"study": kept})
+    with served(tmp_path, token=TOKEN) as url:
+        terminal = Terminal(url)
+        wrong = terminal.run("launch", file, "--set", "search.popluation=9").exception
+        assert isinstance(wrong, StudyFileError)
+        assert "did you mean 'population'" in str(wrong)
+        assert not began
+        told = terminal.says("launch", file, "--set", "search.population=60", "--detach", "--json")
+        assert json.loads(told)["study"] == "digits"
+        written = tmp_path / "runs" / "digits" / "study.toml"
+        assert "population = 60" in written.read_text()
+        terminal.says("resume", "b", "--set", "cluster.workers=2", "--detach")
+    assert began == [("launch", "study.toml"), ("resume", "b", "--set", "cluster.workers=2")]
