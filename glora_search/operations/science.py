@@ -16,6 +16,7 @@ from glora_search.bench.recipes import QUICK_EPOCHS, QUICK_FACTORS
 from glora_search.bench.runs import RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
 from glora_search.bench.science.plan import QuestionPlan
+from glora_search.bench.science.scale import FULL, QUICK, Scale
 from glora_search.bench.science.tables import (
     FrontTable,
     RankTable,
@@ -29,7 +30,7 @@ from glora_search.bench.science.tables import (
 )
 from glora_search.bench.statistics import Interval
 from glora_search.bench.suite_plan import make_plan
-from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS, Suite, offline_suite
+from glora_search.bench.suites import Suite, offline_suite
 from glora_search.operations.recorded_bench import Agenda, run_all
 from glora_search.stages.progress import Progress, Silent
 from glora_search.study.errors import StudyFileError
@@ -37,58 +38,8 @@ from glora_search.study.errors import StudyFileError
 Part = Literal["methods", "ends", "samplers", "fitness", "fronts", "ranking", "designs", "budgets"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
-UNIFORM: Final = (
-    *("linear", "lora", "fact-tt", "fact-tk", "ssf", "repadapter", "adaptformer"),
-    *("glora", "full"),
-)
-"""Methods that need no search, beside the winner."""
-
 _WINNER: Final = "winner"
 _LONG_LR: Final = 3e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How much is done.
-
-    Args:
-        tasks: Of `methods`, `ends`, `samplers`, `fitness` and `fronts`.
-        seeds: Of these.
-        some_tasks: Of `ranking`, `designs` and `budgets`, which cost the most.
-        some_seeds: Of these.
-        supernet_epochs: None for those of the suite's study.
-        methods: Without search.
-        best_of: Trainings of LoRA of which the best by val is taken.
-        ranked: Subnets a cell of `ranking`.
-        designs: Names.
-        budgets: Multiples of `search.max_params`.
-    """
-
-    tasks: tuple[str, ...]
-    seeds: int
-    some_tasks: tuple[str, ...]
-    some_seeds: int
-    supernet_epochs: int | None = None
-    methods: tuple[str, ...] = UNIFORM
-    best_of: int = 5
-    ranked: int = 40
-    designs: tuple[str, ...] = tuple(DESIGNS)
-    budgets: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-
-
-FULL: Final = Scale(tasks=OFFLINE_TASKS, seeds=5, some_tasks=QUICK_TASKS, some_seeds=2)
-QUICK: Final = Scale(
-    tasks=("position",),
-    seeds=2,
-    some_tasks=("position",),
-    some_seeds=2,
-    supernet_epochs=30,
-    methods=("linear", "lora"),
-    best_of=2,
-    ranked=8,
-    designs=(BASE, "published"),
-    budgets=(1.0, 2.0),
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from glora_search.bench.runs import ArmFigures, Run, RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
 from glora_search.bench.science.ends import shuffled
 from glora_search.bench.science.plan import QuestionPlan
+from glora_search.bench.science.scale import Scale
 from glora_search.bench.science.tables import (
     arms_of,
     evaluations_needed,
@@ -268,7 +269,7 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
     """Every part gives its table, and a second call trains nothing."""
     from glora_search.operations import science as module
 
-    scale = module.Scale(
+    scale = Scale(
         tasks=("digits",),
         seeds=2,
         some_tasks=("digits",),

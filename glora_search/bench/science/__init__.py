@@ -6,6 +6,7 @@
 - samplers: proposers at equal evaluations of one supernet
 - fronts: searches of two objectives at equal evaluations, by their hypervolume
 - ranking: whether inherited weights rank subnets as training alone does
+- scale: how much is done
 - plan: which questions are asked of which supernets
 - tables: the answers as tables, with paired intervals
 """

@@ -1,0 +1,59 @@
+"""How much is done: which tasks, seeds, methods, designs and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from glora_search.bench.science.designs import BASE, DESIGNS
+from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS
+
+UNIFORM: Final = (
+    *("linear", "lora", "fact-tt", "fact-tk", "ssf", "repadapter", "adaptformer"),
+    *("glora", "full"),
+)
+"""Methods that need no search, beside the winner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is done.
+
+    Args:
+        tasks: Of `methods`, `ends`, `samplers`, `fitness` and `fronts`.
+        seeds: Of these.
+        some_tasks: Of `ranking`, `designs` and `budgets`, which cost the most.
+        some_seeds: Of these.
+        supernet_epochs: None for those of the suite's study.
+        methods: Without search.
+        best_of: Trainings of LoRA of which the best by val is taken.
+        ranked: Subnets a cell of `ranking`.
+        designs: Names.
+        budgets: Multiples of `search.max_params`.
+    """
+
+    tasks: tuple[str, ...]
+    seeds: int
+    some_tasks: tuple[str, ...]
+    some_seeds: int
+    supernet_epochs: int | None = None
+    methods: tuple[str, ...] = UNIFORM
+    best_of: int = 5
+    ranked: int = 40
+    designs: tuple[str, ...] = tuple(DESIGNS)
+    budgets: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+
+
+FULL: Final = Scale(tasks=OFFLINE_TASKS, seeds=5, some_tasks=QUICK_TASKS, some_seeds=2)
+QUICK: Final = Scale(
+    tasks=("position",),
+    seeds=2,
+    some_tasks=("position",),
+    some_seeds=2,
+    supernet_epochs=30,
+    methods=("linear", "lora"),
+    best_of=2,
+    ranked=8,
+    designs=(BASE, "published"),
+    budgets=(1.0, 2.0),
+)
