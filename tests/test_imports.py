@@ -144,7 +144,7 @@ DOORS: dict[str, set[str]] = {  # what other rooms may import of a room; of the 
     "bench": {
         *("ahead", "data_check", "layout", "plan", "power", "published", "recipes", "runs"),
         *("schedule", "suite_plan", "suites", "table", "statistics"),
-        *("science.designs", "science.plan", "science.tables"),
+        *("science.designs", "science.plan", "science.scale", "science.tables"),
     },
     "server": {"app", "serving", "settings"},
     "client": {""},
