@@ -184,7 +184,7 @@ def _tell_events(client: Client, name: str) -> None:
         elif event.kind == "state":
             data, best = event.data, event.data["best"] or {}
             done = f"{data['evaluated']} of {data['planned']}"
-            tell(f"{data['status']}: {done}, best val loss {number(best.get('loss'), 4)}")
+            tell(f"{data['status']}: {done}, best so far: val loss {number(best.get('loss'), 4)}")
             if not data["running"]:
                 return
         elif event.kind == "gone":
