@@ -179,15 +179,16 @@ def offline(
     epilog="""\b
 Examples:
   glora-search bench science --quick --out results
-  glora-search bench science --parts methods,ends --seeds 3 --out results
+  glora-search bench science --parts methods --methods lora,fact-tk --seeds 3 --out results
   glora-search bench science --parts designs --designs "one path a step,sandwich"
 """,
 )
 @bench_options.listed(
-    "--parts", "methods, ends, samplers, fitness, fronts, ranking, designs, budgets"
+    "--parts", "methods, cost, ends, samplers, fitness, fronts, ranking, designs, budgets"
 )
 @bench_options.tasks
 @click.option("--seeds", type=click.IntRange(1), help="Supernets of each task.")
+@bench_options.listed("--methods", "Methods without search")
 @bench_options.listed("--designs", "Ways to train a supernet")
 @click.option("--quick", is_flag=True, help="One task, two seeds, short trainings: ten minutes.")
 @_workers
@@ -199,6 +200,7 @@ def science(
     parts: tuple[str, ...] | None,
     tasks: tuple[str, ...] | None,
     seeds: int | None,
+    methods: tuple[str, ...] | None,
     designs: tuple[str, ...] | None,
     quick: bool,
     workers: int,
@@ -208,9 +210,9 @@ def science(
     as_json: bool,
 ) -> None:
     """Ask trained supernets of the offline suite: is the winner better than methods without search,
-    than averages and fine-tuning, than other samplers? Which search finds the better front of val
-    loss and parameters? Do inherited weights rank subnets well?
-    Which way to train a supernet is best, and at which size?
+    and at which cost, than averages and fine-tuning, than other samplers? Which search finds the
+    better front of val loss and parameters? Do inherited weights rank subnets well? Which way to
+    train a supernet is best, and at which size?
 
     A part is one table. Runs are recorded as they end; after Ctrl-C the same command goes on.
     """
@@ -223,6 +225,7 @@ def science(
             parts=parts,
             tasks=tasks,
             seeds=seeds,
+            methods=methods,
             designs=designs,
             quick=quick,
             directory=directory,

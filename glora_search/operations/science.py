@@ -16,7 +16,7 @@ from glora_search.bench.recipes import QUICK_EPOCHS, QUICK_FACTORS
 from glora_search.bench.runs import RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
 from glora_search.bench.science.plan import QuestionPlan
-from glora_search.bench.science.scale import FULL, QUICK, Scale
+from glora_search.bench.science.scale import FULL, QUICK, UNIFORM, Scale
 from glora_search.bench.science.tables import (
     FrontTable,
     RankTable,
@@ -35,7 +35,17 @@ from glora_search.operations.recorded_bench import Agenda, run_all
 from glora_search.stages.progress import Progress, Silent
 from glora_search.study.errors import StudyFileError
 
-Part = Literal["methods", "ends", "samplers", "fitness", "fronts", "ranking", "designs", "budgets"]
+Part = Literal[
+    "methods",
+    "cost",
+    "ends",
+    "samplers",
+    "fitness",
+    "fronts",
+    "ranking",
+    "designs",
+    "budgets",
+]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 _WINNER: Final = "winner"
@@ -85,6 +95,7 @@ def science(
     parts: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     seeds: int | None = None,
+    methods: Sequence[str] | None = None,
     designs: Sequence[str] | None = None,
     quick: bool = False,
     directory: Path,
@@ -98,6 +109,7 @@ def science(
         parts: Of PARTS; all if not given.
         tasks: Of every part; names of OFFLINE_TASKS.
         seeds: Of every part.
+        methods: Without search, of the parts `methods` and `budgets`; names of UNIFORM.
         designs: Names of DESIGNS; the default is always one of them.
         quick: The scale of a first look, which takes ten minutes on two cores.
         directory: As in `bench_offline`.
@@ -106,7 +118,7 @@ def science(
         progress: Where to report.
 
     Raises:
-        StudyFileError: An unknown part, design or task.
+        StudyFileError: An unknown part, method, design or task.
         GLoRASearchError, KeyboardInterrupt: As in `compare`.
     """
     scale = QUICK if quick else FULL
@@ -114,10 +126,13 @@ def science(
         scale = replace(scale, tasks=tuple(tasks), some_tasks=tuple(tasks))
     if seeds is not None:
         scale = replace(scale, seeds=seeds, some_seeds=seeds)
+    if methods is not None:
+        scale = replace(scale, methods=tuple(methods))
     if designs is not None:
         scale = replace(scale, designs=tuple(dict.fromkeys((BASE, *designs))))
     chosen = tuple(PARTS if parts is None else parts)
     _check("parts", chosen, PARTS)
+    _check("methods", scale.methods, UNIFORM)
     _check("designs", scale.designs, DESIGNS)
     with ExitStack() as stack:
         asking = _Asking(scale, directory, workers, storage, progress or Silent(), stack)
@@ -155,6 +170,7 @@ class _Asking:
         self._known: dict[str, Any] = {}
         self.parts: dict[Part, Callable[[], None]] = {
             "methods": self._methods,
+            "cost": self._cost,
             "ends": self._ends,
             "samplers": self._samplers,
             "fitness": self._fitness,
@@ -178,20 +194,24 @@ class _Asking:
         )
 
     def _methods(self) -> None:
-        """The winner beside methods without search, LoRA with the supernet's epochs and the best of
-        several LoRAs among them.
-        """
+        """The winner beside methods without search."""
         suite = self._suite(self._scale.tasks)
         plan = self._plan(suite, self._scale.methods)
         results = plan.results(self._do(suite, plan))
-        results += self._longer() + self._best_of(suite)
-        winners = self._ask(suite, "ends", self._scale.seeds)
+        results += arms_of(self._ask(suite, "winner", self._scale.seeds))
+        reference = "lora" if "lora" in self._scale.methods else _WINNER
         self._tables["methods"] = self._table(
-            "the winner and methods without search",
-            [*results, *arms_of(winners, named=_WINNER)],
-            "lora",
-            suite,
+            "the winner and methods without search", results, reference, suite
         )
+
+    def _cost(self) -> None:
+        """The winner beside LoRA with the supernet's epochs, and the best of several LoRAs."""
+        suite = self._suite(self._scale.tasks)
+        plan = self._plan(suite, ("lora",))
+        results = plan.results(self._do(suite, plan))
+        results += self._longer() + self._best_of(suite)
+        results += arms_of(self._ask(suite, "winner", self._scale.seeds), named=_WINNER)
+        self._tables["cost"] = self._table("what else the time could buy", results, "lora", suite)
 
     def _longer(self) -> list[RunResult]:
         """LoRA with as many epochs as the supernet, on some of the tasks."""

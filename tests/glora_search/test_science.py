@@ -294,9 +294,12 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.fronts.evaluations == 16
     assert found.fronts.volumes["ours"].n == 2
     assert [row.method for row in found.tables["designs"].rows] == [BASE, "published"]
-    assert {"lora, best of 2 by val", "winner"} <= {
-        row.method for row in found.tables["methods"].rows
-    }
+    assert [row.method for row in found.tables["methods"].rows] == [
+        *("linear", "lora", "winner", "average of the 10 best", "random subnet"),
+    ]
+    assert [row.method for row in found.tables["cost"].rows] == [
+        *("lora", "lora, epochs of the supernet", "lora, best of 2 by val", "winner"),
+    ]
     assert found.ranks is not None
     assert found.ranks.subnets == 4
     assert found.needed["evolution"].mean <= 16

@@ -20,7 +20,7 @@ class Scale:
     """How much is done.
 
     Args:
-        tasks: Of `methods`, `ends`, `samplers`, `fitness` and `fronts`.
+        tasks: Of `methods`, `cost`, `ends`, `samplers`, `fitness` and `fronts`.
         seeds: Of these.
         some_tasks: Of `ranking`, `designs` and `budgets`, which cost the most.
         some_seeds: Of these.
