@@ -20,6 +20,9 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - it is spelled like tha
 # Nor does a cluster start processes before anybody has asked for one.
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 
+# Nor does a training have a process that looks whether a cloud takes its nodes away.
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+
 # Optuna runs its ten migration scripts three times for each database that is opened, which takes as
 # long as the rest of it. Once in a process is enough: they only define what they would do.
 with contextlib.suppress(ImportError):  # a GPU machine has no database
@@ -41,7 +44,13 @@ def shared_ray() -> Iterator[str]:
     """
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000}
+    head = {
+        "num_cpus": 2,
+        "include_dashboard": False,
+        "no_monitor": True,  # nothing here scales by itself, and nobody reads the logs of workers
+        "include_log_monitor": False,
+        "object_store_memory": 200_000_000,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address
     cluster.shutdown()

@@ -62,6 +62,8 @@ def cluster(client_port: int) -> Iterator[Cluster]:
     head = {
         "num_cpus": 0,
         "ray_client_server_port": client_port,
+        "no_monitor": True,
+        "include_log_monitor": False,
         "_system_config": SOON,
         **SMALL,
     }
