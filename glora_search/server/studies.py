@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -126,10 +126,14 @@ def resume(name: StudyName, service: Served, changes: ChangesShape | None = None
     """Go on with a study where the database says it stopped, whoever launched it; with changes of
     what may differ between a launch and its resume.
     """
-    given = [] if changes is None else changes.overrides
-    overrides = admitted_overrides(given, name, service.settings)
-    resume_study(service.database, name, service.runner, overrides)
+    resume_changed(service, name, [] if changes is None else changes.overrides)
     return _named(service, name)
+
+
+def resume_changed(service: Service, name: str, overrides: Sequence[str]) -> None:
+    """Go on with a study; with overrides, if this server admits them."""
+    admitted = admitted_overrides(overrides, name, service.settings)
+    resume_study(service.database, name, service.runner, admitted)
 
 
 @router.post(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tempfile
 import threading
@@ -13,10 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvicorn
 from fastapi import FastAPI
 from recording_cases import SPACE, outcome
 
+from glora_search.operations.running import ProcessRunner
 from glora_search.recording import Database, StudyRecord
 from glora_search.server.app import make_app
 from glora_search.server.settings import ServerSettings
@@ -65,6 +68,18 @@ def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> Stud
     with study.hold():
         study.flush([outcome(0, index, salt=salt) for index in range(n)])
     return study
+
+
+def begun_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The commands that a server begins from now on. None runs: this process stands for them."""
+    began: list[tuple[str, ...]] = []
+
+    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+        began.append(words)
+        return os.getpid()  # a process that lives
+
+    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    return began
 
 
 def exported(folder: Path, study: StudyRecord) -> dict[str, bytes]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from recording_cases import SPACE
-from server_cases import TOKEN, exported, record, served, storage
+from server_cases import TOKEN, begun_by, exported, record, served, storage
 
 from glora_search.cli.commands import cli
-from glora_search.operations.running import ProcessRunner
 from glora_search.recording import Database
 from glora_search.study.errors import StudyFileError, StudyNotFoundError, StudyNotRunningError
 from glora_search.study.examples import load_example
@@ -67,13 +64,7 @@ def test_results_are_shown_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_studies_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With overrides of the study file, and later of what may change."""
-    began: list[tuple[str, ...]] = []
-
-    def begin(self: Any, folder: Path, *words: str) -> int:
-        began.append(words)
-        return os.getpid()
-
-    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    began = begun_by(monkeypatch)
     monkeypatch.setenv("GLORA_SEARCH_SERVER_TOKEN", TOKEN)
     file = tmp_path / "study.toml"
     file.write_text(load_example("digits"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 import time
@@ -16,10 +15,10 @@ import pytest
 from fastapi.testclient import TestClient
 from fork_server import Running, wait_until
 from recording_cases import SPACE, outcome
-from server_cases import OWN, exported, keys_of, record, settings, storage
+from server_cases import OWN, begun_by, exported, keys_of, record, settings, storage
 from tiny_study import study_table
 
-from glora_search.operations.running import LOG, ProcessRunner
+from glora_search.operations.running import LOG
 from glora_search.recording import Database
 from glora_search.server.app import make_app
 from glora_search.study.objectives import BY_LOSS
@@ -203,13 +202,7 @@ def test_a_study_is_created_and_started_once(
     client: TestClient, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whichever server; a process that ended frees it."""
-    began: list[tuple[str, ...]] = []
-
-    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
-        began.append(words)
-        return os.getpid()  # a process that lives
-
-    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    began = begun_by(monkeypatch)
     checked = client.post(f"{API}/studies/validate", json=table)
     assert checked.json()["resolved"]["search"]["population"] == 8
     assert client.get(f"{API}/studies/tiny").status_code == 404
@@ -249,13 +242,7 @@ def test_a_study_is_resumed_with_changes_that_find_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the command line accepts them, and within what strangers may name."""
-    began: list[tuple[str, ...]] = []
-
-    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
-        began.append(words)
-        return os.getpid()
-
-    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    began = begun_by(monkeypatch)
     stored = parse_study(table, origin="a test").model_dump(mode="json")
     database.create_study("a", space=SPACE, objectives=BY_LOSS, attributes={"study": stored})
     url = f"{API}/studies/a/resume"
@@ -291,13 +278,7 @@ def test_the_page_resumes_with_changes_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One a line, of which none is read where one is wrong."""
-    began: list[tuple[str, ...]] = []
-
-    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
-        began.append(words)
-        return os.getpid()
-
-    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    began = begun_by(monkeypatch)
     stored = parse_study(table, origin="a test").model_dump(mode="json")
     database.create_study("a", space=SPACE, objectives=BY_LOSS, attributes={"study": stored})
 

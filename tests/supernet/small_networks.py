@@ -56,9 +56,9 @@ DIGITS = Architecture(
 
 def each_of(families: Iterable[str] = FAMILIES) -> pytest.MarkDecorator:
     """A test for each of these networks, of which `make test-fast` runs those of INNER_LOOP."""
-    marks = {name: () if name in INNER_LOOP else (pytest.mark.slow,) for name in families}
     return pytest.mark.parametrize(
-        "family", [pytest.param(name, marks=mark) for name, mark in marks.items()]
+        "family",
+        [pytest.param(f, marks=() if f in INNER_LOOP else pytest.mark.slow) for f in families],
     )
 
 

@@ -11,8 +11,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import Headers
 
-from glora_search.operations.serving import resume_study, start_study, stop_study
-from glora_search.server.admission import admitted_overrides
+from glora_search.operations.serving import start_study, stop_study
 from glora_search.server.exports import begin_picked
 from glora_search.server.page.access import (
     check_change,
@@ -28,6 +27,7 @@ from glora_search.server.page.views import page_of
 from glora_search.server.problems import RefusedError
 from glora_search.server.security import allowed
 from glora_search.server.service import Service
+from glora_search.server.studies import resume_changed
 from glora_search.study.errors import StudyExistsError
 from glora_search.study.examples import example_names, load_example
 from glora_search.study.picking import Pick
@@ -112,8 +112,7 @@ async def resume(request: Request, name: str) -> Response:
     lines = (await form_of(request)).get("overrides", "").splitlines()
     given = [line.strip() for line in lines if line.strip()]
     service: Service = request.app.state.service
-    overrides = admitted_overrides(given, name, service.settings)
-    await run_in_threadpool(resume_study, service.database, name, service.runner, overrides)
+    await run_in_threadpool(resume_changed, service, name, given)
     return _done(name, "resume")
 
 

@@ -7,17 +7,11 @@ from typing import Final
 
 from glora_search.operations.serving import CREATED, STARTING
 
-_STAGES: Final = {
-    STARTING: "it is being started",
-    "training": "the supernet trains",
-    "searching": "subnets are evaluated",
-    "exporting": "the export is made",
-}
-_PARTS: Final = {
-    STARTING: "its start",
-    "training": "the training of the supernet",
-    "searching": "the search",
-    "exporting": "the export",
+_STAGES: Final = {  # what happens in it, and its name
+    STARTING: ("it is being started", "its start"),
+    "training": ("the supernet trains", "the training of the supernet"),
+    "searching": ("subnets are evaluated", "the search"),
+    "exporting": ("the export is made", "the export"),
 }
 _KEPT: Final = "No process drives it; what was done is kept, and it can be resumed."
 
@@ -63,12 +57,11 @@ def state_of(
     """
     if fault is not None or status == "damaged":
         return State("failed", "damaged", fault or "What is stored with it cannot be read.")
-    stage = _STAGES.get(status or "", "it is at work")
-    part = _PARTS.get(status or "", "its work")
+    happens, stage = _STAGES.get(status or "", ("it is at work", "its work"))
     error = said if said is not None and said.lower().startswith("error:") else None
     if held_by is not None:
         word = status if status is not None and status in _STAGES else "running"
-        return State("running", word, f"Running: {stage}. Driven by {held_by}.")
+        return State("running", word, f"Running: {happens}. Driven by {held_by}.")
     if status == "complete":
         return State("finished", "finished", "Finished: searched to its end and exported.")
     if status == CREATED:
@@ -82,6 +75,6 @@ def state_of(
         )
         return State("failed", "failed", told)
     if error is not None:
-        told = f"{part.capitalize()} ended with an {error.rstrip('.')}. {_KEPT}"
+        told = f"{stage.capitalize()} ended with an {error.rstrip('.')}. {_KEPT}"
         return State("failed", "failed", told)
-    return State("stopped", "stopped", f"Stopped during {part}. {_KEPT}")
+    return State("stopped", "stopped", f"Stopped during {stage}. {_KEPT}")

@@ -36,7 +36,7 @@ function replace(old, fresh) {
   fresh.querySelectorAll(".scroll, pre").forEach((e, k) => { e.scrollLeft = scrolled[k] || 0; });
   if (focus) {
     const same = focus.id ? document.getElementById(focus.id)
-      : [...fresh.querySelectorAll("a, button, input, summary, textarea")].find(
+      : [...fresh.querySelectorAll("a, button, input, summary")].find(
         (e) => e.outerHTML === focus.outerHTML || (e.value && e.value === focus.value));
     if (same) same.focus({ preventScroll: true });
   }
