@@ -63,8 +63,10 @@ class Output(Table):
 
     def markdown(self) -> str:
         """All tables and lines in Markdown."""
-        lines = "\n".join(f"- {line}" for line in self.lines)
-        return "\n".join([super().markdown(), f"{lines}\n", *(t.markdown() for t in self.more)])
+        parts = [super().markdown()] if self.columns else []
+        if self.lines:
+            parts.append("".join(f"- {line}\n" for line in self.lines))
+        return "\n".join([*parts, *(table.markdown() for table in self.more)])
 
     def _render(self) -> None:
         from rich.console import Console

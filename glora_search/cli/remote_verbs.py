@@ -122,8 +122,7 @@ def export(
     with _client(server) as client:
         client.export(name, packed, digest=digest, pick=pick, max_params=max_params)
     if packed != path:
-        shutil.unpack_archive(packed, path)
-        packed.unlink()
+        _unpack(packed, path)
     click.echo(path)
 
 
@@ -154,6 +153,15 @@ def delete(server: str, name: str, confirm: str, files: bool) -> None:
 
 
 VERBS: Final = (launch, resume, stop, status, logs, export, report, delete)
+
+
+def _unpack(packed: Path, path: Path) -> None:
+    """Make a folder of an archive, whole or not at all, and remove the archive."""
+    partly = path.with_name(f".{path.name}.partly")
+    shutil.rmtree(partly, ignore_errors=True)  # of a call that was interrupted
+    shutil.unpack_archive(packed, partly)
+    partly.rename(path)
+    packed.unlink()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from glora_search.recording import Database
 from glora_search.server.settings import ServerSettings
 from glora_search.server.shapes import status_table
 from glora_search.study.errors import StudyNotFoundError
+from search_spaces import GLoRASearchError
+
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -43,6 +47,16 @@ class Service:
             if self._database is None:
                 self._database = Database.open(self.settings.storage, create=True)
             return self._database
+
+    def open_early(self) -> None:
+        """Begin to open the database, for which the first request would wait half a second."""
+        threading.Thread(target=self._open, name="open-database", daemon=True).start()
+
+    def _open(self) -> None:
+        try:
+            self.database  # noqa: B018 - the property opens it
+        except GLoRASearchError as error:  # each request tells; later ones may find it
+            _log.warning("the database cannot be opened for now: %s", error)
 
     @property
     def studies(self) -> FollowedStudies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -48,7 +49,12 @@ def test_results_are_shown_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "a: searching, 9 of 50 evaluated, 1 failed" in terminal.says("status", "a")
         assert json.loads(terminal.says("status", "a", "--json"))["evaluated"] == 9
         assert terminal.says("export", "a") == "a.zip\n"
+        interrupted = Path(".mine.partly")  # while an earlier call unpacked
+        interrupted.mkdir()
+        (interrupted / "half").touch()
+        shutil.copy("a.zip", "mine.zip")
         assert terminal.says("export", "a", "--out", "mine") == "mine\n"
+        assert not interrupted.exists()
         assert {p.name: p.read_bytes() for p in Path("mine").iterdir()} == files
         assert not Path("mine.zip").exists()
         refused = terminal.run("export", "a", "--out", "mine")

@@ -436,6 +436,16 @@ def test_a_server_without_its_cluster_says_so(tmp_path: Path, table: dict[str, A
         assert client.get(f"{API}/studies/tiny").json()["status"] == "created"
 
 
+def test_the_database_is_open_before_anybody_asks(tmp_path: Path) -> None:
+    """Or whoever opens the page of a server that has just started would wait for that."""
+    path = tmp_path / "early.db"
+    with TestClient(make_app(settings(tmp_path, storage=f"sqlite:///{path}")), base_url=OWN):
+        until = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    assert path.exists()
+
+
 def test_a_server_without_its_database_says_so(tmp_path: Path) -> None:
     """It starts all the same, and is ready when the database is there."""
     away = f"sqlite:///{tmp_path / 'later' / 'x.db'}"
