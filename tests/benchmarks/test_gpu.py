@@ -216,6 +216,7 @@ def test_a_row_is_stopped_at_its_limit_unless_it_has_further_pieces(tmp_path: Pa
     assert records["say"]["status"] == "done"
 
 
+@pytest.mark.slow
 def test_no_row_begins_when_the_time_is_over(tmp_path: Path) -> None:
     """And the next call finds all of them still to do."""
     command = Command(tmp_path, SAY)
@@ -227,6 +228,7 @@ def test_no_row_begins_when_the_time_is_over(tmp_path: Path) -> None:
     assert records.keys() == {"machine", "say"}
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_told_and_run_once_it_is_there(tmp_path: Path) -> None:
     command = Command(tmp_path, {**SAY, "needs": ["sklearn", "no_such_package"]})
     status, records, _ = command.run()

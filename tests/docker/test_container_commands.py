@@ -109,6 +109,7 @@ def ray_start(words: list[str]) -> dict[str, Any]:
     return context.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["head", "worker"])
 def test_ray_knows_every_option(service: str) -> None:
     program, verb, *words = words_of(SERVICES[service]["command"])

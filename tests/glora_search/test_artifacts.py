@@ -65,6 +65,7 @@ def names_in(place: str) -> list[str]:
 # --- the folder ---
 
 
+@pytest.mark.slow
 def test_it_holds_what_was_put_there(place: str, tmp_path: Path) -> None:
     """Against a dictionary, through many calls; and nothing else is ever left, there or here."""
     artifacts, held = Artifacts(url=place), {}

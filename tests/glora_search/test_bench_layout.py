@@ -33,6 +33,7 @@ def test_the_mean_of_groups_weighs_a_task_by_its_group(figures: dict[str, float]
     assert means.of_tasks == pytest.approx(sum(figures.values()) / 19)
 
 
+@pytest.mark.slow
 @given(FIGURES, st.sets(st.sampled_from(WHOLE), min_size=1))
 def test_a_subset_has_the_means_of_its_own_tasks(
     figures: dict[str, float], chosen: set[str]

@@ -62,6 +62,7 @@ def test_each_method_answers_and_each_problem_is_its_error(tmp_path: Path) -> No
         client.status("a")
 
 
+@pytest.mark.slow
 def test_a_download_that_broke_off_goes_on(tmp_path: Path) -> None:
     """And one that began with another export begins anew."""
     with Database(storage(tmp_path)) as database:
@@ -79,6 +80,7 @@ def test_a_download_that_broke_off_goes_on(tmp_path: Path) -> None:
         assert {name: packed.read(name) for name in packed.namelist()} == files
 
 
+@pytest.mark.slow
 def test_an_export_that_failed_is_an_error_and_one_that_is_there_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +115,7 @@ def test_an_export_that_failed_is_an_error_and_one_that_is_there_is_saved(
     assert not (tmp_path / "other.zip").exists()
 
 
+@pytest.mark.slow
 def test_tokens_are_brought(tmp_path: Path) -> None:
     with Database(storage(tmp_path)) as database:
         record(database, "a", 1)

@@ -91,6 +91,7 @@ def given(request: pytest.FixtureRequest) -> Form:
     return list if request.param == "batch" else iter
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_supernet_itself(
     evaluator: Evaluator, bench: Bench, given: Form
 ) -> None:

@@ -159,6 +159,7 @@ def test_a_report_tells_what_was_held_out(tmp_path: Path) -> None:
     assert "bf16" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, 3, "x", [None], [{}], [{"trial": "1"}], {"a": 1}])
 def test_a_report_bears_any_attribute(tmp_path: Path, value: Any) -> None:
     """Anybody may write to a database."""
@@ -237,6 +238,7 @@ def test_the_export_says_which_precision_each_number_has(
     assert told["test"]["precision"] == "fp32"
 
 
+@pytest.mark.slow
 def test_every_command_names_the_same_winner(
     in_bf16: tuple[Path, SearchResult], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_what_an_objective_is_called(name: str, best: str, text: str, again: flo
     assert (objective.measured and objective.measured(finalist)) == again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_the_list_of_studies_shows_the_best(
     name: str, tmp_path: Path, found: list[Outcome]

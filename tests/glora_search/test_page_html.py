@@ -232,6 +232,7 @@ def test_what_is_fetched_again_is_what_the_page_holds(client: TestClient) -> Non
     assert "since=20" in client.get("/studies/running").text, "events go on where the page ends"
 
 
+@pytest.mark.slow
 def test_a_study_is_drawn_again_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

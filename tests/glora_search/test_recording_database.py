@@ -23,7 +23,7 @@ from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module", params=["tables", pytest.param("public", marks=pytest.mark.slow)])
 def opened(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
     with Database(module_database_url, known_schemas=STORES[request.param]) as database:
         yield database
@@ -109,6 +109,7 @@ def test_studies_of_others_are_not_ours(database: Database) -> None:
         database.open_study("guest")
 
 
+@pytest.mark.slow
 def test_the_list_tells_how_far_each_study_is(database: Database) -> None:
     create(database, "first")
     create(database, "second", BY_TOP1)
@@ -148,6 +149,7 @@ def test_an_attribute_that_cannot_be_stored_makes_no_study(database: Database) -
     assert names_in_optuna(database) == []
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_be_understood(database: Database) -> None:
     for name, key, value, said in (
         ("a", "format", 2, "study 'a' is stored in format 2; .*update glora-search"),

@@ -28,7 +28,7 @@ STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 LONG_S = 3600.0
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module", params=["tables", pytest.param("public", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
     with Database(module_database_url, known_schemas=STORES[request.param]) as opened:
         yield opened

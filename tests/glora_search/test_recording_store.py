@@ -30,7 +30,7 @@ from search_spaces import InvalidConfigError, LayerSpec, SearchSpace, SubnetConf
 STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module", params=["tables", pytest.param("public", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
     with Database(module_database_url, known_schemas=STORES[request.param]) as opened:
         yield opened

@@ -68,6 +68,7 @@ def test_results_are_shown_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "does not go with --server" in terminal.run("demo").output
 
 
+@pytest.mark.slow
 def test_studies_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With overrides of the study file, and later of what may change."""
     began = begun_by(monkeypatch)

@@ -109,6 +109,7 @@ def test_every_generation_is_evaluated_and_recorded(
     assert recorded(database_url) == outcomes == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", [1, 2, 3])
 def test_arrival_order_does_not_matter(tmp_path, shuffle: int, undisturbed: list[Outcome]) -> None:
     """More workers, other speeds: the same outcomes."""

@@ -90,6 +90,7 @@ def recorded(url: str) -> list[Outcome]:
         return database.open_study("s").history()
 
 
+@pytest.mark.slow
 def test_a_child_has_parents_that_arrived_before_it_was_made(database_url: str) -> None:
     """Everything is recorded, and nothing is made of what was still under way."""
     make_study(database_url)

@@ -64,6 +64,7 @@ def make(tmp_path: Path, trial: int, *, supernet: str = "1234") -> None:
     place.with_suffix(".log").write_text("writing the export\n{\n}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "status", "said"),
     [

@@ -417,6 +417,7 @@ def test_metrics_tell_what_the_database_knows(client: TestClient, database: Data
     assert float(busy[0].split()[1]) == pytest.approx(seconds / 60)
 
 
+@pytest.mark.slow
 def test_a_server_without_its_cluster_says_so(tmp_path: Path, table: dict[str, Any]) -> None:
     """Studies can be read and created; starting one is refused, and can be tried again."""
     away = "http://127.0.0.1:1"

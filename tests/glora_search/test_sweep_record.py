@@ -23,6 +23,8 @@ from glora_search.study.objectives import BY_LOSS
 from glora_search.study.outcomes import STUDY_NAME
 from glora_search.study.sweep_trial import SweepTrial
 
+pytestmark = pytest.mark.slow
+
 SWEPT = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
     "weight_decay": FloatDistribution(0.0, 0.1),

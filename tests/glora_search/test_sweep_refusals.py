@@ -69,6 +69,7 @@ def swept(file: StudyFile, url: str, *, failed: bool) -> SweepRecord:
         return record
 
 
+@pytest.mark.slow
 def test_no_cluster(tmp_path: Path, url: str) -> None:
     file = study(tmp_path, cluster={"address": "127.0.0.1:1"})
     with pytest.raises(ClusterError, match=r"no Ray at '127\.0\.0\.1:1'"):
@@ -135,6 +136,7 @@ def test_another_study_file(
     assert told in str(it.value)
 
 
+@pytest.mark.slow
 def test_what_may_differ(tmp_path: Path, url: str) -> None:
     """Where trials run, what is searched afterwards, and the swept keys of [supernet]."""
     known = {"trials": TRIALS, "epochs": [6, 8]}

@@ -221,6 +221,7 @@ def test_the_modes_of_the_caller_change_nothing() -> None:
 # Switching
 
 
+@pytest.mark.slow
 @families
 @storages
 def test_after_any_switches_the_backbone_is_what_it_was(family: str, storage: Storage) -> None:

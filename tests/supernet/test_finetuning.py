@@ -121,6 +121,7 @@ def test_an_epoch_without_a_loss_is_worse_than_any_other(lr: float) -> None:
     assert (found.epoch, found.after) == (0, found.before)
 
 
+@pytest.mark.slow
 def test_it_is_a_function_of_the_seed() -> None:
     """And leaves the process's own generator as it was."""
     supernet = inherited()
@@ -137,6 +138,7 @@ def test_it_is_a_function_of_the_seed() -> None:
     assert not same(dict(first.tensors), dict(other.tensors))
 
 
+@pytest.mark.slow
 @storages
 def test_the_tensors_are_all_that_is_needed_to_make_it_again(storage: Storage) -> None:
     supernet = inherited(storage)
