@@ -389,6 +389,15 @@ def test_what_cannot_be_done_is_told(client: TestClient) -> None:
         assert (path.rpartition("/")[0] in links) == ("nix" not in path)
 
 
+@pytest.mark.parametrize("lines", ["a\n" * 101, f"search.generations={'9' * 2000}"])
+def test_changes_are_as_few_and_as_short_as_the_api_has_them(
+    client: TestClient, lines: str
+) -> None:
+    answer = client.post("/studies/halted/resume", data={"overrides": lines}, headers=OWN)
+    assert answer.status_code == 422
+    assert "at most 100 changes" in Page(answer.text).words
+
+
 def test_one_takes_a_point_of_the_front(client: TestClient) -> None:
     """By its row, as the knee, or by its size; what is there can be downloaded."""
     shown = page(client, "/studies/two")

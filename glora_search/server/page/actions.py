@@ -27,6 +27,7 @@ from glora_search.server.page.views import page_of
 from glora_search.server.problems import RefusedError
 from glora_search.server.security import allowed
 from glora_search.server.service import Service
+from glora_search.server.shapes import ChangesShape
 from glora_search.server.studies import resume_changed
 from glora_search.study.errors import StudyExistsError
 from glora_search.study.examples import example_names, load_example
@@ -111,8 +112,12 @@ async def resume(request: Request, name: str) -> Response:
     check_change(request)
     lines = (await form_of(request)).get("overrides", "").splitlines()
     given = [line.strip() for line in lines if line.strip()]
+    try:
+        changes = ChangesShape(overrides=given)
+    except ValidationError:
+        raise RefusedError(422, "at most 100 changes, each of 2,000 characters at most") from None
     service: Service = request.app.state.service
-    await run_in_threadpool(resume_changed, service, name, given)
+    await run_in_threadpool(resume_changed, service, name, changes.overrides)
     return _done(name, "resume")
 
 
