@@ -235,10 +235,10 @@ def test_a_study_that_was_stored_before_there_were_paths_means_what_it_meant(
 @pytest.mark.parametrize(
     ("n_train", "changes", "epochs"),
     [
-        (800, {}, 58),  # 13 steps of 4 paths an epoch; 600 paths for each of 5 choices
-        (800, {"paths_per_step": 1}, 231),
-        (800, {"workers": 2}, 54),  # 7 steps of 8 paths
-        (100, {"batch_size": 32}, 188),  # 4 steps of 4 paths
+        (800, {}, 174),  # 13 steps of 4 paths an epoch; 1,800 paths for each of 5 choices
+        (800, {"paths_per_step": 1}, 693),
+        (800, {"workers": 2}, 161),  # 7 steps of 8 paths
+        (100, {"batch_size": 32}, 563),  # 4 steps of 4 paths
         (100, {"epochs": 7}, 7),
     ],
 )
