@@ -116,12 +116,13 @@ def export(
     download that broke off goes on.
     """
     path = out or Path(f"{name}.zip")
-    packed = path if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
-    if packed != path and path.exists():
+    folder = path.suffix != ".zip"
+    if folder and path.exists():
         raise click.UsageError(f"{path} is there already")
+    packed = path.with_name(f"{path.name}.zip") if folder else path
     with _client(server) as client:
         client.export(name, packed, digest=digest, pick=pick, max_params=max_params)
-    if packed != path:
+    if folder:
         _unpack(packed, path)
     click.echo(path)
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
+from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.study.outcomes import Candidate, Outcome
 from search_spaces import LayerSpec, SearchSpace
+
+STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
+"""Both ways to write trials, and the schemas that make a database choose each."""
+
+EACH_STORE = ["tables", pytest.param("public", marks=pytest.mark.slow)]
+"""As the parameters of a fixture; `make test-fast` has the first."""
 
 CHOICES = {
     "A": ("lora_2", "lora_4", "vector", "none"),

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import optuna
 import pytest
 import sqlalchemy as sa
-from recording_cases import LARGE_SPACE, SPACE, batch
+from recording_cases import EACH_STORE, LARGE_SPACE, SPACE, STORES, batch
 
 from glora_search.recording import Database, check_study_name
-from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.study.errors import (
     DamagedStudyError,
     StorageError,
@@ -20,10 +19,8 @@ from glora_search.study.errors import (
 )
 from glora_search.study.objectives import BY_LOSS, BY_TOP1, Objectives
 
-STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 
-
-@pytest.fixture(scope="module", params=["tables", pytest.param("public", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=EACH_STORE)
 def opened(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
     with Database(module_database_url, known_schemas=STORES[request.param]) as database:
         yield database

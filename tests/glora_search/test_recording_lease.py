@@ -14,21 +14,19 @@ from dataclasses import replace
 import psutil
 import pytest
 import sqlalchemy as sa
-from recording_cases import SPACE, batch
+from recording_cases import EACH_STORE, SPACE, STORES, batch
 from recording_processes import PATIENCE_S, child, hold
 
 from glora_search.recording import Database, Holder, StudyRecord
 from glora_search.recording.connection import Connection
-from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.store import FREE, LEASE_KEY
 from glora_search.study.errors import StorageError, StudyHeldError
 from glora_search.study.objectives import BY_LOSS
 
-STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 LONG_S = 3600.0
 
 
-@pytest.fixture(scope="module", params=["tables", pytest.param("public", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=EACH_STORE)
 def database(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
     with Database(module_database_url, known_schemas=STORES[request.param]) as opened:
         yield opened

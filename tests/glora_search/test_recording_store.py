@@ -16,10 +16,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
-from recording_cases import LARGE_SPACE, SPACE, batch, outcome
+from recording_cases import EACH_STORE, LARGE_SPACE, SPACE, STORES, batch, outcome
 
 from glora_search.recording import Database, StudyRecord, read_layers
-from glora_search.recording.database import KNOWN_SCHEMAS
 from glora_search.recording.trial_codec import encode
 from glora_search.study.errors import StorageError, StudyHeldError
 from glora_search.study.fronts import front
@@ -27,10 +26,8 @@ from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, BY_TOP1, 
 from glora_search.study.outcomes import Outcome
 from search_spaces import InvalidConfigError, LayerSpec, SearchSpace, SubnetConfig
 
-STORES = {"tables": KNOWN_SCHEMAS, "public": frozenset[str]()}
 
-
-@pytest.fixture(scope="module", params=["tables", pytest.param("public", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=EACH_STORE)
 def database(request: pytest.FixtureRequest, module_database_url: str) -> Iterator[Database]:
     with Database(module_database_url, known_schemas=STORES[request.param]) as opened:
         yield opened

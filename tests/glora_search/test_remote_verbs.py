@@ -57,8 +57,9 @@ def test_results_are_shown_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not interrupted.exists()
         assert {p.name: p.read_bytes() for p in Path("mine").iterdir()} == files
         assert not Path("mine.zip").exists()
-        refused = terminal.run("export", "a", "--out", "mine")
-        assert (refused.exit_code, "mine is there already" in refused.output) == (2, True)
+        for there in ("mine", "."):
+            refused = terminal.run("export", "a", "--out", there)
+            assert (refused.exit_code, f"{there} is there already" in refused.output) == (2, True)
         assert terminal.says("report", "a") == "a.html\n"
         assert "<html" in Path("a.html").read_text()
         assert "give --confirm b" in terminal.run("delete", "b", "--confirm", "a").output

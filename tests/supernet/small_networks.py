@@ -54,10 +54,12 @@ DIGITS = Architecture(
 )
 
 
-def each_of(families: Iterable[str] = FAMILIES) -> pytest.MarkDecorator:
+def each_of(
+    families: Iterable[str] = FAMILIES, *, argument: str = "family"
+) -> pytest.MarkDecorator:
     """A test for each of these networks, of which `make test-fast` runs those of INNER_LOOP."""
     return pytest.mark.parametrize(
-        "family",
+        argument,
         [pytest.param(f, marks=() if f in INNER_LOOP else pytest.mark.slow) for f in families],
     )
 

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from small_networks import (
     DIGITS,
     FAMILIES,
-    INNER_LOOP,
     VIT_WITHOUT_QKV_BIAS,
     backbone_of,
     digits,
+    each_of,
     fill_support_tensors,
     filled_supernet,
     images_for,
@@ -131,9 +131,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
 
 
 ALL = ("digits", "added", "added to few", "none added", "distilled", "EVA-02", "BEiT", "Swin")
-each = pytest.mark.parametrize(
-    "name", [n if n in INNER_LOOP else pytest.param(n, marks=pytest.mark.slow) for n in ALL]
-)
+each = each_of(ALL, argument="name")
 
 # Loading with timm alone
 
