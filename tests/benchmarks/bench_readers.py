@@ -1,17 +1,21 @@
 """How much slower a search is beside a server: with a page open, and with 200 readers.
 
-    python tests/benchmarks/bench_readers.py [--rounds 8] [--candidates 10000] [--evaluations 1000]
-        [--readers 200] [--eval-ms 4] [--url postgresql://...]
+    python tests/benchmarks/bench_readers.py [--pairs 40] [--slice 500] [--candidates 10000]
+        [--readers 200] [--eval-ms 4] [--busy 1] [--url postgresql://...]
 
 This process drives a search that goes on with a recorded study of --candidates: evolution over 240
 genes, the loop, batches written in the background; an evaluation is always the same products of
-matrices, --eval-ms of processor time as measured at the start. In every round it evaluates as many
-candidates without a server, beside a server whose page Chromium shows, and beside one whose events
---readers follow from a process of their own; once more without a server tells how far equal
-searches are apart. Which comes first changes. Servers are fresh each time. Browser and readers use
-the same processors as the search, which they would not in earnest, so the seconds of each are told
-apart. Prints one JSON line: time and processor time of an evaluation, both as ratios to the same
-round without a server with a 95% interval, and processor seconds of server, readers and browser.
+matrices, --eval-ms of processor time as measured at the start. Each search is cut into slices of
+--slice evaluations. In every other one all that runs beside it is stopped, by a signal, so that
+each slice beside something has a neighbour in time without it: beside a server whose page Chromium
+shows; beside one whose events --readers follow from a process of their own; and beside a process
+that sleeps, which tells how far equal slices are apart. What a server, a page and readers miss
+while they are stopped they make up for afterwards, so the ratios are at their upper end. Browser
+and readers use the same processors as the search, which they would not in earnest, so the seconds
+of each are told apart. --busy processes compute without end all the time, in the place of workers
+of a search that leaves no processor free. Prints one JSON line: time and processor time of an
+evaluation, as ratios of neighbours with a 95% interval, and processor seconds of server, readers
+and browser.
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +41,7 @@ from bench_page import browsing
 from measuring import progress, report, spread
 from playwright.sync_api import Browser
 from scratch_database import scratch_database
-from served_study import POPULATION, SPACE, STUDY, Server, cpu_s, our_server, write_study
+from served_study import POPULATION, SPACE, STUDY, cpu_s, our_server, write_study
 from threadpoolctl import threadpool_limits
 
 from glora_search.bench.statistics import interval
@@ -45,7 +50,7 @@ from glora_search.recording import Database
 from glora_search.stages.search_loop import LoopSettings, run_search
 from glora_search.study.outcomes import Candidate, Outcome
 
-_SETUPS = ("alone", "alone again", "page", "readers")
+_SETUPS = ("nothing", "page", "readers")
 _SETTLED_MS = 4000.0  # until an open page has asked for itself once more, and drawn that
 
 
@@ -63,12 +68,12 @@ class Working:
         begin = time.thread_time()
         self._multiply()
         self.products = max(1, round(self.products * eval_s / (time.thread_time() - begin)))
-        self.began: tuple[float, float] | None = None
+        self.before_each: Callable[[], None] = lambda: None
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Outcome]:
-        """As `Evaluator.evaluate`; notes when it was first asked."""
-        self.began = self.began or _now()
+        """As `Evaluator.evaluate`."""
         for candidate in candidates:
+            self.before_each()
             begin = time.perf_counter()
             self._multiply()
             eval_s = time.perf_counter() - begin
@@ -83,71 +88,147 @@ class Working:
         """Nothing to give back."""
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """What a search took, seconds of an evaluation, and what ran beside it, seconds in all."""
+@dataclass
+class _Beside:
+    """What runs beside a search: processes by what they are."""
 
-    wall_s: float
-    cpu_s: float
-    beside: dict[str, float]
+    processes: dict[str, list[psutil.Process]]
+
+    def stop(self) -> None:
+        """Stop all of them, but no server while it keeps others from writing to a database file."""
+        for process in self._all():
+            process.suspend()
+        for server in self.processes.get("server", ()):
+            while _holds_a_lock(server.pid):
+                server.resume()
+                time.sleep(1e-3)
+                server.suspend()
+
+    def go_on(self) -> None:
+        """Let all of them go on."""
+        for process in self._all():
+            process.resume()
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor time that each kind has spent."""
+        return {
+            f"{kind}_cpu_s": sum(cpu_s(process) for process in found if process.is_running())
+            for kind, found in self.processes.items()
+        }
+
+    def _all(self) -> list[psutil.Process]:
+        found = [process for processes in self.processes.values() for process in processes]
+        return [process for process in found if process.is_running()]
+
+
+@dataclass
+class _Slices:
+    """Cuts a search into slices: beside what goes on, beside what is stopped, the other way round.
+
+    Args:
+        beside: Goes on and is stopped.
+        size: Evaluations of a slice.
+        n: Slices.
+    """
+
+    beside: _Beside
+    size: int
+    n: int
+    _evaluated: int = 0
+    _marks: list[tuple[float, float]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+
+    def before_each(self) -> None:
+        """Call before each evaluation."""
+        if self._evaluated % self.size == 0 and len(self._marks) < self.n:
+            if not self._marks:
+                self.spent = self.beside.cpu_s()
+            self._turn(len(self._marks))
+            self._marks.append((time.perf_counter(), time.process_time()))
+        self._evaluated += 1
+
+    def end(self) -> None:
+        """Call after the last evaluation; what runs beside goes on."""
+        self._marks.append((time.perf_counter(), time.process_time()))
+        self.beside.go_on()
+        now = self.beside.cpu_s()
+        self.spent = {name: now[name] - before for name, before in self.spent.items()}
+
+    def pairs(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+        """Of neighbouring slices wall and processor time of an evaluation, s: beside, without."""
+        marks = np.asarray(self._marks)
+        costs = [tuple(map(float, cost)) for cost in np.diff(marks, axis=0) / self.size]
+        found = []
+        for k in range(0, self.n, 2):
+            first, second = costs[k : k + 2]
+            found.append((first, second) if _goes_on(k) else (second, first))
+        return found  # type: ignore[return-value]
+
+    def _turn(self, number: int) -> None:
+        if _goes_on(number):
+            self.beside.go_on()
+        else:
+            self.beside.stop()
+
+
+def _goes_on(number: int) -> bool:
+    """Of slices 0, 1, 2, 3 and so on: on, off, off, on."""
+    return number % 4 in (0, 3)
 
 
 def main() -> None:
     """Measure, and print one JSON line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=40, help="of slices, in each search")
+    parser.add_argument("--slice", type=int, default=500, help="evaluations")
     parser.add_argument("--candidates", type=int, default=10_000, help="recorded beforehand")
-    parser.add_argument("--evaluations", type=int, default=1000, help="of each search")
     parser.add_argument("--readers", type=int, default=200)
     parser.add_argument("--eval-ms", type=float, default=4.0)
-    parser.add_argument("--setups", nargs="+", choices=_SETUPS[1:], default=_SETUPS[1:])
+    parser.add_argument("--busy", type=int, default=0, help="processes that only compute")
+    parser.add_argument("--setups", nargs="+", choices=_SETUPS, default=_SETUPS)
     parser.add_argument("--url", help="database or server; by default a temporary SQLite file")
     options = parser.parse_args()
-    if options.candidates % POPULATION or options.evaluations % POPULATION:
-        parser.error(f"--candidates and --evaluations come in generations of {POPULATION}")
+    if options.candidates % POPULATION or options.slice % POPULATION:
+        parser.error(f"--candidates and --slice come in generations of {POPULATION}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    setups = ("alone", *options.setups)
-    costs: dict[str, list[_Cost]] = {setup: [] for setup in setups}
-    loads, exact = [], 0
+    by: dict[str, Any] = {}
+    exact = 0
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(scratch_database(options.url))
-        browser = stack.enter_context(browsing()) if "page" in setups else None
+        browser = stack.enter_context(browsing()) if "page" in options.setups else None
         write_study(url, options.candidates)
         progress("the study is written")
         working = Working(options.eval_ms / 1e3)
         recorded = options.candidates
-        for round_ in range(options.rounds):
-            for k in range(len(setups)):
-                setup = setups[(round_ + k) % len(setups)]
-                case = _Case(url, folder, recorded, options.evaluations, working)
-                if setup.startswith("alone"):
-                    cost = case.search()
-                elif setup == "page":
-                    assert browser is not None
-                    cost = case.beside_a_page(browser)
-                else:
-                    cost, n_exact = case.beside_readers(options.readers)
-                    exact += n_exact
-                recorded += options.evaluations
-                costs[setup].append(cost)
-                loads.append(os.getloadavg()[0])
-                progress(f"round {round_}, {setup}: {cost}")
+        for _ in range(options.busy):
+            stack.enter_context(_process([sys.executable, "-c", "while True: pass"]))
+        for setup in options.setups:
+            case = _Case(url, folder, recorded, options.pairs, options.slice, working)
+            if setup == "nothing":
+                slices = case.beside_a_sleeper()
+            elif setup == "page":
+                assert browser is not None
+                slices = case.beside_a_page(browser)
+            else:
+                slices, exact = case.beside_readers(options.readers)
+            recorded = case.until
+            by[setup] = _summary(slices) | {"load_average": round(os.getloadavg()[0], 1)}
+            progress(f"{setup}: {by[setup]}")
     report(
         "readers",
         {
             "candidates": options.candidates,
-            "evaluations": options.evaluations,
-            "rounds": options.rounds,
+            "evaluations_of_a_slice": options.slice,
+            "pairs": options.pairs,
             "genes": len(SPACE.genes),
             "products_an_evaluation": working.products,
             "database": url.partition(":")[0],
-            "load_average": spread(loads, digits=3),
-            "by": {setup: _summary(found, costs["alone"]) for setup, found in costs.items()},
-            "readers": options.readers,
+            "busy_processes_beside": options.busy,
+            "by": by,
             "readers_that_got_each_outcome_once": exact,
-            "readers_in_all": options.readers * len(costs.get("readers", ())),
+            "readers_in_all": options.readers if "readers" in by else 0,
         },
     )
 
@@ -160,25 +241,32 @@ class _Case:
         url: The database.
         folder: For the server.
         recorded: Outcomes that are there.
-        n: Evaluations of the search.
+        pairs: Of slices.
+        slice: Evaluations.
         working: Evaluates.
     """
 
     url: str
     folder: Path
     recorded: int
-    n: int
+    pairs: int
+    slice: int
     working: Working
 
     @property
     def until(self) -> int:
         """Outcomes that are there at the end."""
-        return self.recorded + self.n
+        return self.recorded + 2 * self.pairs * self.slice
 
     def search(
-        self, before: Callable[[], dict[str, Callable[[], float]]] = dict, after: Any = None
-    ) -> _Cost:
-        """Search on; `before` gives what tells the processor seconds of what runs beside it."""
+        self, beside: Callable[[], _Beside], after: Callable[[], object] = lambda: None
+    ) -> _Slices:
+        """Search on, in slices.
+
+        Args:
+            beside: Once the study is held, starts what is to run beside.
+            after: Before the study is given back.
+        """
         settings = SearchSettings(
             population=POPULATION,
             generations=self.until // POPULATION - 1,
@@ -188,33 +276,34 @@ class _Case:
         with Database(self.url) as database:
             record = database.open_study(STUDY)
             with record.hold():
-                clocks = before()
-                started = {name: clock() for name, clock in clocks.items()}
-                self.working.began = None
+                slices = _Slices(beside(), self.slice, 2 * self.pairs)
+                self.working.before_each = slices.before_each
                 proposer = make_proposer(SPACE, settings, 0)
                 outcomes = run_search(record, proposer, self.working, settings, LoopSettings())
-                assert self.working.began is not None
-                wall_s, spent_s = (
-                    end - begin for end, begin in zip(_now(), self.working.began, strict=True)
-                )
-                beside = {name: clock() - started[name] for name, clock in clocks.items()}
-                if after is not None:
-                    after()
+                slices.end()
+                after()
         if len(outcomes) != self.until:
             raise RuntimeError(f"{len(outcomes)} outcomes of {self.until}")
-        return _Cost(wall_s / self.n, spent_s / self.n, beside)
+        return slices
 
-    def beside_a_page(self, browser: Browser) -> _Cost:
+    def beside_a_sleeper(self) -> _Slices:
+        """Search beside a process that does nothing."""
+        with _process(["sleep", "infinity"]) as sleeper:
+            return self.search(lambda: _Beside({"sleeper": [psutil.Process(sleeper.pid)]}))
+
+    def beside_a_page(self, browser: Browser) -> _Slices:
         """Search while Chromium shows the study, until it shows the last outcome."""
         with our_server(self.url, self.folder / "runs") as server:
             context = browser.new_context(viewport={"width": 1280, "height": 900})
             page = context.new_page()
 
-            def opened() -> dict[str, Callable[[], float]]:
+            def opened() -> _Beside:
                 page.goto(f"{server.address}/studies/{STUDY}")
                 page.wait_for_selector("#history svg", state="attached", timeout=120_000)
                 page.wait_for_timeout(_SETTLED_MS)
-                return {"server_cpu_s": lambda: server.cpu_s, "browser_cpu_s": _children(server)}
+                started = psutil.Process().children(recursive=True)
+                browsers = [p for p in started if "chrom" in p.name()]
+                return _Beside({"server": [server.process], "browser": browsers})
 
             def shown() -> None:
                 text = f"{self.until:,} of"
@@ -225,7 +314,7 @@ class _Case:
             finally:
                 context.close()
 
-    def beside_readers(self, readers: int) -> tuple[_Cost, int]:
+    def beside_readers(self, readers: int) -> tuple[_Slices, int]:
         """Search while readers follow, until they have read the last outcome; how many of them
         got each outcome once.
         """
@@ -233,60 +322,52 @@ class _Case:
         told: dict[str, Any] = {}
         with our_server(self.url, self.folder / "runs") as server:
             program = [sys.executable, str(Path(__file__).parent / "following.py")]
-            with _process([*program, server.address, STUDY, *numbers]) as following:
+            words = [*program, server.address, STUDY, *numbers]
+            with _process(words, stdout=subprocess.PIPE) as following:
                 assert following.stdout is not None
                 lines = following.stdout
 
-                def connected() -> dict[str, Callable[[], float]]:
+                def connected() -> _Beside:
                     progress(lines.readline().strip())
-                    return {"server_cpu_s": lambda: server.cpu_s}
+                    them = [psutil.Process(following.pid)]
+                    return _Beside({"server": [server.process], "readers": them})
 
-                cost = self.search(connected, lambda: told.update(json.loads(lines.readline())))
-        beside = {**cost.beside, "readers_cpu_s": told["cpu_s"]}
-        return _Cost(cost.wall_s, cost.cpu_s, beside), told["got_each_outcome_once"]
-
-
-def _children(server: Server) -> Callable[[], float]:
-    """A clock of the processes that this one started, without the server: those of the browser."""
-    found = [p for p in psutil.Process().children(recursive=True) if p.pid != server.process.pid]
-    return lambda: sum(cpu_s(p) for p in found if p.is_running())
+                slices = self.search(connected, lambda: told.update(json.loads(lines.readline())))
+        return slices, told["got_each_outcome_once"]
 
 
 @contextmanager
-def _process(words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+def _process(words: list[str], stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(words, stdout=stdout, text=True)
     try:
         yield process
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait()
 
 
-def _now() -> tuple[float, float]:
-    """Time, and processor time of this process."""
-    return time.perf_counter(), time.process_time()
+def _holds_a_lock(pid: int) -> bool:
+    """Whether a process has locked any file, as SQLite does while it reads."""
+    return any(line.split()[4] == str(pid) for line in Path("/proc/locks").read_text().splitlines())
 
 
-def _summary(found: list[_Cost], alone: list[_Cost]) -> dict[str, Any]:
+def _summary(slices: _Slices) -> dict[str, Any]:
+    pairs = slices.pairs()
     summary: dict[str, Any] = {
-        "wall_ms_an_evaluation": spread([1e3 * cost.wall_s for cost in found]),
-        "cpu_ms_an_evaluation": spread([1e3 * cost.cpu_s for cost in found]),
-        **{
-            name: spread([cost.beside[name] for cost in found], digits=3)
-            for name in found[0].beside
-        },
+        "wall_ms_an_evaluation": spread([1e3 * beside[0] for beside, _ in pairs]),
+        "search_s": round(sum(a[0] + b[0] for a, b in pairs) * slices.size, 1),
+        **{name: round(seconds, 2) for name, seconds in slices.spent.items()},
     }
-    if found is not alone:
-        pairs = list(zip(found, alone, strict=True))
-        summary["wall_ratio"] = _ratio([a.wall_s / b.wall_s for a, b in pairs])
-        summary["cpu_ratio"] = _ratio([a.cpu_s / b.cpu_s for a, b in pairs])
+    for k, name in enumerate(("wall_ratio", "cpu_ratio")):
+        summary[name] = _ratio([beside[k] / without[k] for beside, without in pairs])
     return summary
 
 
-def _ratio(ratios: list[float]) -> dict[str, Any]:
-    """The mean over the rounds with its 95% interval, and each of them."""
-    found = interval({("", number): ratio for number, ratio in enumerate(ratios)})
-    told: dict[str, Any] = {"mean": round(found.mean, 4), "rounds": [round(r, 3) for r in ratios]}
+def _ratio(ratios: list[float]) -> dict[str, float]:
+    """The mean over the pairs with its 95% interval, and the median."""
+    found = interval({("", k): ratio for k, ratio in enumerate(ratios)})
+    told = {"mean": round(found.mean, 4), "median": round(float(np.median(ratios)), 4)}
     if len(ratios) > 1:
         told |= {"low": round(found.low, 4), "high": round(found.high, 4)}
     return told

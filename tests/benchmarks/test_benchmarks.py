@@ -25,7 +25,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "bench_page.py": ("--candidates", "60", "--loads", "1", "--starts", "1"),
     "bench_proposing.py": ("--history", "200", "--rounds", "1"),
     "bench_readers.py": (
-        *("--candidates", "50", "--evaluations", "50", "--rounds", "1", "--readers", "3"),
+        *("--candidates", "50", "--slice", "50", "--pairs", "1", "--readers", "3"),
         *("--eval-ms", "0.1", "--setups", "page", "readers"),
     ),
     "bench_scale.py": ("--sizes", "20", "60"),
