@@ -42,13 +42,13 @@ def shared_ray() -> Iterator[str]:
     Starting one takes seconds. Tests connect to it and disconnect; a test that kills nodes, or
     needs another number of CPUs, starts a Ray of its own.
     """
+    from own_ray import FEWER_PROCESSES
     from ray.cluster_utils import Cluster
 
     head = {
         "num_cpus": 2,
         "include_dashboard": False,
-        "no_monitor": True,  # nothing here scales by itself, and nobody reads the logs of workers
-        "include_log_monitor": False,
+        **FEWER_PROCESSES,
         "object_store_memory": 200_000_000,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)

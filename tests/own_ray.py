@@ -22,6 +22,9 @@ from killing import kill_all
 
 _PATIENCE_S: Final = 300
 
+FEWER_PROCESSES: Final = {"no_monitor": True, "include_log_monitor": False}
+"""Of a node that tests start: nothing there scales by itself, and nobody reads workers' logs."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -65,8 +68,7 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
         words += [f"--port={ports[0]}", "--include-dashboard=true", f"--dashboard-port={ports[1]}"]
         words += [f"--ray-client-server-port={ports[2]}", "--object-store-memory=100000000"]
         words += [f"--dashboard-agent-listen-port={ports[3]}"]
-        # Two processes fewer: nothing here scales by itself, and nobody reads the logs of workers.
-        words += ["--no-monitor", "--include-log-monitor=false"]
+        words += ["--no-monitor", "--include-log-monitor=false"]  # FEWER_PROCESSES
         # Any that are free: workers of two heads would take the same ones of Ray's default range.
         words += ["--min-worker-port=0", "--max-worker-port=0"]
         log = Path(folder) / "head.log"

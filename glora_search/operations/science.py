@@ -49,7 +49,8 @@ Part = Literal[
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 _WINNER: Final = "winner"
-_LONG_LR: Final = 3e-3
+_LONG: Final = ("lora", "fact-tk")
+"""Methods that are trained on as many images as a supernet as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def science(
         parts: Of PARTS; all if not given.
         tasks: Of every part; names of OFFLINE_TASKS.
         seeds: Of every part.
-        methods: Without search, of the parts `methods` and `budgets`; names of UNIFORM.
+        methods: Without search, of the parts `methods`, `cost` and `budgets`; names of UNIFORM.
         designs: Names of DESIGNS; the default is always one of them.
         quick: The scale of a first look, which takes ten minutes on two cores.
         directory: As in `bench_offline`.
@@ -205,25 +206,26 @@ class _Asking:
         )
 
     def _cost(self) -> None:
-        """The winner beside LoRA with the supernet's epochs, and the best of several LoRAs."""
+        """The winner beside methods that see as many images as the supernet, and the best of
+        several LoRAs.
+        """
         suite = self._suite(self._scale.tasks)
         plan = self._plan(suite, ("lora",))
         results = plan.results(self._do(suite, plan))
-        results += self._longer() + self._best_of(suite)
+        results += self._longer(suite) + self._best_of(suite)
         results += arms_of(self._ask(suite, "winner", self._scale.seeds), named=_WINNER)
         self._tables["cost"] = self._table("what else the time could buy", results, "lora", suite)
 
-    def _longer(self) -> list[RunResult]:
-        """LoRA with as many epochs as the supernet, on some of the tasks."""
-        suite = self._suite(self._scale.some_tasks)
-        plan = replace(
-            self._plan(suite, ("lora",)),
-            seeds=self._scale.some_seeds,
-            epochs={"lora": _file_of(suite).supernet.epochs},
-            lrs={"lora": (_LONG_LR,)},
-        )
-        results = plan.results(self._do(suite, plan))
-        return _renamed(results, "lora, epochs of the supernet")
+    def _longer(self, suite: Suite) -> list[RunResult]:
+        """Methods without search that see as many images as the supernet, in sweep and training."""
+        results: list[RunResult] = []
+        for method in (m for m in self._scale.methods if m in _LONG):
+            plan = self._plan(suite, (method,))
+            rounds = 1 + len(plan.lrs[method]) / 2  # a run of the sweep has half of the epochs
+            epochs = round(_file_of(suite).supernet.epochs / rounds)
+            plan = replace(plan, epochs={method: epochs})
+            results += _renamed(plan.results(self._do(suite, plan)), f"{method}, {epochs} epochs")
+        return results
 
     def _best_of(self, suite: Suite) -> list[RunResult]:
         """Of several trainings of LoRA on each draw of the data the best by val."""

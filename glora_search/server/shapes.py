@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Path
 from pydantic import BaseModel, Field
@@ -173,11 +173,16 @@ class NamedShape(BaseModel):
     status: str | None
 
 
+MAX_CHANGES: Final = 100
+MAX_CHANGE_LENGTH: Final = 2000
+
+
 class ChangesShape(BaseModel, extra="forbid"):
     """What a resume changes."""
 
-    overrides: list[Annotated[str, Field(max_length=2000)]] = Field(
-        max_length=100, description="`section.key=value`, as `glora-search resume --set` takes it."
+    overrides: list[Annotated[str, Field(max_length=MAX_CHANGE_LENGTH)]] = Field(
+        max_length=MAX_CHANGES,
+        description="`section.key=value`, as `glora-search resume --set` takes it.",
     )
 
 

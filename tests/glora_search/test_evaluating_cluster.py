@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from killing import kill_all, killing_a_worker
-from own_ray import free_ports, without_ray
+from own_ray import FEWER_PROCESSES, free_ports, without_ray
 from ray.cluster_utils import Cluster
 from stand_in_scorers import StandIn, candidates, loss_of
 
@@ -62,8 +62,7 @@ def cluster(client_port: int) -> Iterator[Cluster]:
     head = {
         "num_cpus": 0,
         "ray_client_server_port": client_port,
-        "no_monitor": True,
-        "include_log_monitor": False,
+        **FEWER_PROCESSES,
         "_system_config": SOON,
         **SMALL,
     }

@@ -27,7 +27,7 @@ from glora_search.server.page.views import page_of
 from glora_search.server.problems import RefusedError
 from glora_search.server.security import allowed
 from glora_search.server.service import Service
-from glora_search.server.shapes import ChangesShape
+from glora_search.server.shapes import MAX_CHANGE_LENGTH, MAX_CHANGES, ChangesShape
 from glora_search.server.studies import resume_changed
 from glora_search.study.errors import StudyExistsError
 from glora_search.study.examples import example_names, load_example
@@ -115,7 +115,8 @@ async def resume(request: Request, name: str) -> Response:
     try:
         changes = ChangesShape(overrides=given)
     except ValidationError:
-        raise RefusedError(422, "at most 100 changes, each of 2,000 characters at most") from None
+        bounds = f"at most {MAX_CHANGES} changes, each of {MAX_CHANGE_LENGTH:,} characters at most"
+        raise RefusedError(422, bounds) from None
     service: Service = request.app.state.service
     await run_in_threadpool(resume_changed, service, name, changes.overrides)
     return _done(name, "resume")
