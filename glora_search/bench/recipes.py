@@ -17,7 +17,7 @@ step share a larger batch.
 """
 
 OFFLINE_EPOCHS: Final = 30
-"""Of the offline suite, whose networks are small; supernets get three times as many."""
+"""Of the offline suite, whose networks are small; its supernets have their own number."""
 
 QUICK_EPOCHS: Final = 20
 QUICK_SUPERNET_EPOCHS: Final = 60

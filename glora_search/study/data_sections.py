@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field
@@ -129,3 +129,10 @@ class DomainData(_Data):
 Data = DigitsData | DrawnData | VTABData | FolderData | TimmData | FewShotData | DomainData
 
 DataSection = Annotated[Data, Field(discriminator="source")]
+
+SOURCES: Final = frozenset(
+    name
+    for section in get_args(Data)
+    for name in get_args(section.model_fields["source"].annotation)
+)
+"""What `source` may be."""

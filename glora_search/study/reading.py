@@ -19,6 +19,7 @@ import pydantic
 from pydantic import BaseModel
 
 from glora_search.study.credentials import holds_password, scrubbed, without_password
+from glora_search.study.data_sections import SOURCES
 from glora_search.study.errors import Mistake, StudyFileError
 from glora_search.study.place_sections import ClusterSection, ExportSection
 from glora_search.study.presets import as_stored, with_preset
@@ -148,7 +149,7 @@ def _set(table: dict[str, Any], override: str) -> None:
 def _mistake(problem: Mapping[str, Any]) -> Mistake:
     # Pydantic puts the chosen source, or the chosen form of a swept key, into the place.
     tags = {
-        "data": {"digits", "drawn", "vtab", "folder", "timm", "few-shot", "imagenet-domains"},
+        "data": SOURCES,
         **{k: {CHOICES, RANGE} for k in SWEPT},
     }
     place = [str(part) for part in problem["loc"]]
