@@ -161,14 +161,14 @@ class Jobs:
                 return
             time.sleep(_POLL_S)
 
-    def stop(self, job: Job) -> Job:
-        """Interrupt a job as Ctrl-C would, and wait until it has ended; what had arrived is
-        recorded. One that has ended is left as it is.
+    def stop(self, job: Job, *, wait: bool = True) -> Job:
+        """Interrupt a job as Ctrl-C would, and wait until it has ended, unless told not to; what
+        had arrived is recorded. One that has ended is left as it is.
         """
         if not job.over:
             with _told(self.address):
                 self._client.stop_job(job.id)
-        while not (job := self.get(job.id)).over:
+        while not (job := self.get(job.id)).over and wait:
             time.sleep(_POLL_S)
         return job
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glora_search.cluster.jobs import Job, Jobs, is_job_address
+from glora_search.cluster.jobs import Job, JobNotFoundError, Jobs, is_job_address
 from glora_search.cluster.submitting import Submission, launch_submission, resume_submission
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "job_logs",
     "job_status",
     "list_jobs",
+    "running_job",
     "stop_job",
     "submit",
     "submit_resume",
@@ -96,10 +97,21 @@ def job_logs(name: str, address: str, *, follow: bool = False) -> Iterator[str]:
     yield from jobs.logs(jobs.get(name), follow=follow)
 
 
-def stop_job(name: str, address: str) -> Job:
-    """Interrupt a job as Ctrl-C would, and wait for its end. `name` as in `job_status`."""
+def running_job(name: str, address: str) -> Job | None:
+    """The job that drives a study; None where its latest one has ended, or there was none."""
+    try:
+        job = Jobs(address).get(name)
+    except JobNotFoundError:
+        return None
+    return None if job.over else job
+
+
+def stop_job(name: str, address: str, *, wait: bool = True) -> Job:
+    """Interrupt a job as Ctrl-C would, and wait for its end unless told not to. `name` as in
+    `job_status`.
+    """
     jobs = Jobs(address)
-    return jobs.stop(jobs.get(name))
+    return jobs.stop(jobs.get(name), wait=wait)
 
 
 def _send(submission: Submission, address: str) -> Submitted:

@@ -84,7 +84,8 @@ def launch(
     file = study if isinstance(study, StudyFile) else load_study_file(Path(study))
     url = driver_url(storage)
     with ExitStack() as stack:
-        _check_new(url, file.study.name)
+        starting = stack.enter_context(ExitStack())
+        _check_new(url, file.study.name, starting)
         check_export_directory(file.export_directory)
         materials, workers = _begin(file, stack, progress, new=True)
         database = stack.enter_context(Database.open(url, create=True))
@@ -103,6 +104,7 @@ def launch(
             },
         )
         stack.enter_context(record.hold())
+        starting.close()
         return _drive(record, materials, workers, progress)
 
 
@@ -146,15 +148,25 @@ def _begin(
     return prepare(file, progress), workers
 
 
-def _check_new(url: str, name: str) -> None:
-    """Refuse a name that is taken, before anything slow; a database file is not made for that."""
+def _check_new(url: str, name: str, starting: ExitStack) -> None:
+    """Refuse a name that is taken, before anything slow; a database file is not made for that.
+
+    Args:
+        url: Of the database.
+        name: Of the study.
+        starting: Where a server has asked for this start, holds it against other servers.
+    """
     file = parse_url(url).sqlite_file
     if file is not None and not file.exists() and file.parent.is_dir():
         return
-    with Database.open(url, create=True) as database:
+    with ExitStack() as stack:
+        database = stack.enter_context(Database.open(url, create=True))
         try:
             database.open_study(name)
         except StudyNotFoundError:
+            if (service := database.services().get(name)) is not None:
+                stack.enter_context(service.taken_over())
+                starting.enter_context(stack.pop_all())
             return
         raise StudyExistsError(
             f"study {name!r} is in {database.shown} already; go on with it by "

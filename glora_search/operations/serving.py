@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,13 +21,16 @@ from glora_search.operations.served_exports import is_exporting
 from glora_search.operations.status import DatabaseStatus, ListedStudy, StudyStatus, listed_studies
 from glora_search.recording import Database, Holder, ServiceRecord, StudyRecord
 from glora_search.study.errors import (
+    DamagedStudyError,
     StudyExistsError,
+    StudyFilesError,
     StudyHeldError,
     StudyNotFoundError,
     StudyNotRunningError,
+    one_line,
 )
 from glora_search.study.reading import parse_study, resumed_study, stored_study
-from search_spaces import LayerSpec, SearchSpace
+from search_spaces import GLoRASearchError, LayerSpec, SearchSpace
 
 CREATED: Final = "created"
 STARTING: Final = "starting"
@@ -37,16 +41,18 @@ _NO_SPACE: Final = SearchSpace(  # nothing is chosen from it, but every record h
 )
 
 
-def create_study(database: Database, table: dict[str, Any]) -> str:
+def create_study(database: Database, table: dict[str, Any], runner: Runner | None = None) -> str:
     """Keep a study file, so that any server can start it; returns the study's name.
 
     Args:
         database: Where to keep it.
         table: The study file as nested dictionaries, its paths absolute.
+        runner: Start it there at once; if that fails, nothing is kept.
 
     Raises:
         StudyFileError: It has mistakes.
         StudyExistsError: There is a study of that name.
+        ClusterError: It cannot be started.
     """
     name = parse_study(table, origin="the study").study.name
     if _record(database, name) is not None:
@@ -54,6 +60,12 @@ def create_study(database: Database, table: dict[str, Any]) -> str:
     database.create_service(
         name, space=_NO_SPACE, attributes={_TABLE: table, "created": time.time()}
     )
+    if runner is not None:
+        try:
+            start_study(database, name, runner)
+        except GLoRASearchError:
+            database.delete(name)
+            raise
     return name
 
 
@@ -132,7 +144,7 @@ def stop_study(database: Database, name: str, address: str | None) -> Holder | N
     if holder is None:
         raise StudyNotRunningError(f"study {name!r} does not run")
     if holder.is_here and ServiceRecord.is_driver(holder):
-        os.kill(holder.pid, signal.SIGINT)
+        _interrupt(holder, name)
         return holder
     if address is None and holder.is_here:
         raise StudyHeldError(f"study {name!r} is just being started; stop it in a moment")
@@ -141,9 +153,16 @@ def stop_study(database: Database, name: str, address: str | None) -> Holder | N
             f"study {name!r} is driven by {holder}, which cannot be reached from here; "
             "stop it on that machine"
         )
-    from glora_search.operations.jobs import stop_job
+    from glora_search.operations.jobs import running_job, stop_job
 
-    stop_job(name, address)
+    if running_job(name, address) is None:
+        raise StudyHeldError(
+            f"study {name!r} is driven by {holder}, which is no job of this cluster that runs; "
+            "stop it on that machine"
+        )
+    stop_job(name, address, wait=False)
+    if service is not None:
+        service.drop_claim()
     return None
 
 
@@ -153,10 +172,12 @@ def delete_study(database: Database, name: str, root: Path | None) -> None:
     Raises:
         StudyNotFoundError: There is none of that name.
         StudyHeldError: It runs, or is being started; or an export is made in its folder.
+        StudyFilesError: The study is deleted, and its folder is not.
     """
     service = database.services().get(name)
-    if service is None and _record(database, name) is None:
-        database.open_study(name)  # raises, and tells what there is
+    if service is None:
+        with suppress(DamagedStudyError):  # such a study can still be deleted
+            database.open_study(name)  # raises where there is none, and tells what there is
     if service is not None and (starter := service.starter) is not None:
         raise StudyHeldError(f"study {name!r} is being started by {starter}; stop it first")
     if root is not None and is_exporting(root, name):
@@ -164,7 +185,13 @@ def delete_study(database: Database, name: str, root: Path | None) -> None:
     database.delete(name)
     folder = None if root is None else root / name
     if folder is not None and folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise StudyFilesError(
+                f"study {name!r} is deleted from the database, but its folder cannot be removed: "
+                f"{one_line(error)}; remove it by hand"
+            ) from error
 
 
 def served_studies(database: Database) -> DatabaseStatus:
@@ -236,6 +263,17 @@ def _unlaunched(service: ServiceRecord, starter: Holder | None) -> ListedStudy:
         fitness=f"val {search.get('fitness', 'loss')}",
         held_by=None if starter is None else str(starter),
     )
+
+
+def _interrupt(holder: Holder, name: str) -> None:
+    try:
+        os.kill(holder.pid, signal.SIGINT)
+    except ProcessLookupError:
+        raise StudyNotRunningError(f"study {name!r} does not run any more") from None
+    except PermissionError:
+        raise StudyHeldError(
+            f"study {name!r} is driven by {holder}, a process of another user; stop it as that user"
+        ) from None
 
 
 def _record(database: Database, name: str) -> StudyRecord | None:

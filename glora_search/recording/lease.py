@@ -122,6 +122,12 @@ class Holder:
         """
         return now >= self.until or self.is_dead
 
+    def is_same_process(self, other: Holder) -> bool:
+        """Whether another holder is the same process."""
+        mine, its = (self.machine, self.pid), (other.machine, other.pid)
+        started_at_once = abs(self.process_started - other.process_started) <= _SAME_START_S
+        return mine == its and started_at_once
+
     @property
     def is_here(self) -> bool:
         """Whether it is a process of this machine, to which a signal can be sent."""

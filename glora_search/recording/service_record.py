@@ -2,8 +2,9 @@
 
 It is an Optuna study of its own without trials, called `<study>/service`; our studies cannot have
 such a name. Several servers share it. Between the request to start a study and the moment at which
-its driver takes the study's own lease there are seconds to minutes; the lease of this record stands
-for that time, so that two servers do not start the same study.
+its driver takes the study's own lease there are seconds to hours: a backbone may have to be trained
+first. The lease of this record stands for that time, so that two servers do not start the same
+study. A server takes it, and the driver takes it over and renews it until it has the study's own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from glora_search.recording.lease import Holder
+from glora_search.recording.lease import Holder, Lease
 from glora_search.recording.store import FREE, StudyStore
 from glora_search.recording.trial_codec import JSON
 from glora_search.study.errors import StudyHeldError
@@ -22,7 +23,8 @@ SERVICE_SUFFIX: Final = "/service"
 """What a server keeps of a study is called as the study, with this suffix."""
 
 _CLAIM: Final = "claim-"  # how the token of a claim begins that no driver has taken over
-_CLAIM_S: Final = 120.0  # between a request to start and the driver's own lease
+_CLAIM_S: Final = 120.0  # between a request to start and the driver, which renews it
+_ELSEWHERE: Final = ""  # in the place of a machine: no process of any machine
 
 
 class Claim:
@@ -34,14 +36,19 @@ class Claim:
 
     def hand_over(self, pid: int) -> None:
         """Let a process of this machine be the one that starts the study, until it ends or a while
-        has passed: by then it holds the study itself.
+        has passed: by then it has taken over.
         """
         _, now = self._store.read_lease()
         self._swap(Holder.of_process(pid, now=now, ttl_s=_CLAIM_S).to_json())
         self._text = None
 
     def keep(self) -> None:
-        """Let the claim run out by itself: a job of a cluster was submitted."""
+        """Let the claim run out by itself, whatever becomes of this process: a job of a cluster
+        was submitted, whose driver will take over.
+        """
+        holder = Holder.from_json(self._text)
+        if holder is not None:
+            self._swap(replace(holder, machine=_ELSEWHERE).to_json())
         self._text = None
 
     def give_back(self) -> None:
@@ -99,6 +106,33 @@ class ServiceRecord:
             yield claim
         finally:
             claim.give_back()
+
+    @contextmanager
+    def taken_over(self) -> Iterator[None]:
+        """For the block be the process that starts the study, if a server has asked for one: the
+        lease is renewed however long it takes, and given back at the end.
+        """
+        text, now = self._store.read_lease()
+        before = Holder.from_json(text)
+        mine = Holder.this_process(now=now, ttl_s=_CLAIM_S)
+        asked = before is not None and (not self.is_driver(before) or before.is_same_process(mine))
+        if not asked or not self._store.swap_lease(text, mine.to_json()):
+            yield
+            return
+        lease = Lease(
+            self._store, study=f"{self.study}{SERVICE_SUFFIX}", holder=mine, ttl_s=_CLAIM_S
+        )
+        try:
+            yield
+        finally:
+            lease.release()
+
+    def drop_claim(self) -> None:
+        """Let others start the study, if its driver has not taken over yet: its job is stopped."""
+        text, _ = self._store.read_lease()
+        holder = Holder.from_json(text)
+        if holder is not None and not self.is_driver(holder):
+            self._store.swap_lease(text, FREE)
 
     def set_attribute(self, key: str, value: JSON) -> None:
         """Write one attribute at once."""

@@ -29,7 +29,8 @@ BODY: Final[dict[str, Any]] = {
 _DEEPEST: Final = 50  # levels; a study file has four
 _TOO_DEEP: Final = "it is nested too deeply"
 _BRACKETS: Final = re.compile(r"[\[\]{}]")
-_HEADER: Final = re.compile(r"\s*\[\s*([A-Za-z0-9_.\-\s]+?)\s*\]\s*(#.*)?")
+_DOTTED: Final = re.compile(r"""[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*'|[. \t]|.|\n""")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.\-\s]+")
 _KEY: Final = re.compile(r"\s*([A-Za-z0-9_.\-]+)\s*=")
 
 
@@ -61,6 +62,7 @@ def read_document(body: bytes, media_type: str) -> Document:
         _check_brackets(text)
         if media_type == JSON:
             return Document(_checked(json.loads(text, parse_constant=_refuse)))
+        _check_dotted(text)
         return Document(_checked(tomllib.loads(text)), _lines(text))
     except ValueError as error:  # of JSON, TOML, UTF-8, and of numbers that JSON cannot hold
         raise _unreadable(one_line(error, limit=300)) from None
@@ -79,6 +81,7 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     try:
         for override in overrides:
             _check_brackets(override)
+            _check_dotted(override)
         apply_overrides(table, overrides)
         return _checked(table)
     except StudyFileError:
@@ -98,8 +101,27 @@ def _check_brackets(text: str) -> None:
             raise ValueError(_TOO_DEEP)
 
 
+def _check_dotted(text: str) -> None:
+    """Raise ValueError for a key of so many parts that the parser's notes on it fill the memory:
+    they grow with the square of the parts. One look at each character.
+    """
+    parts, after_dot = 0, False
+    for found in _DOTTED.finditer(text):
+        token = found[0]
+        if token in (" ", "\t"):
+            continue
+        if token == ".":
+            after_dot = True
+            continue
+        is_part = token[0] in "\"'" or token[0].isalnum() or token[0] in "_-"
+        parts = (parts + 1 if after_dot else 1) if is_part else 0
+        after_dot = False
+        if parts > _DEEPEST:
+            raise ValueError(_TOO_DEEP)
+
+
 def _check_depth(table: dict[str, Any]) -> None:
-    """Likewise for dotted keys, which have no brackets."""
+    """Likewise for what is nested in any other way."""
     level: list[Any] = [table]
     for _ in range(_DEEPEST):
         level = [
@@ -137,9 +159,18 @@ def _lines(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.fullmatch(line):
-            section = re.sub(r"\s", "", header[1])
+        if (header := _header(line)) is not None:
+            section = header
             found.setdefault(section, number)
         elif key := _KEY.match(line):
             found.setdefault(f"{section}.{key[1]}" if section else key[1], number)
     return found
+
+
+def _header(line: str) -> str | None:
+    """The name of the table that a line begins; None where it begins none."""
+    opened, closed, rest = line.strip().partition("]")
+    name, rest = opened.removeprefix("["), rest.strip()
+    if opened == name or not closed or (rest and not rest.startswith("#")):
+        return None
+    return re.sub(r"\s", "", name) if _NAME.fullmatch(name) else None

@@ -37,8 +37,8 @@ class ReadyShape(BaseModel):
 
 
 @router.get("/health", response_model=HealthShape, summary="Does the server live?")
-def health() -> dict[str, str]:
-    """Answers whenever the server does; needs no token."""
+async def health() -> dict[str, str]:
+    """Answers whenever the server does; needs no token, and waits for no other request."""
     return {"status": "ok"}
 
 

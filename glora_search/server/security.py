@@ -66,16 +66,16 @@ class Security:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sending = _with_headers(send)
+        receiving = _Limited(receive, self._settings.max_body_bytes)
         try:
             self._check(scope)
-            receiving = _limited(receive, self._settings.max_body_bytes)
-            await self._app(scope, receiving, sending)
+            await self._app(scope, receiving, _with_headers(send, receiving))
+            receiving.check()  # a framework may have taken the refusal for a body that is broken
         except RefusedError as refused:
             answer = error_problem(refused)
             if refused.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
-            await answer(scope, receive, sending)
+            await answer(scope, receive, _with_headers(send))
 
     def _check(self, scope: Message) -> None:
         headers = Headers(scope=scope)
@@ -107,7 +107,7 @@ def _check_origin(headers: Headers) -> None:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise RefusedError(403, "pages of other sites may not change anything here")
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
+    if origin is not None and _place_of(origin) != headers["host"].lower():
         raise RefusedError(403, "pages of other sites may not change anything here")
 
 
@@ -170,23 +170,48 @@ def _host_of(header: str) -> str:
         return ""
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    """Count a body that did not tell its length."""
-    total = 0
+def _place_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
-    async def receiving() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > most:
-            raise RefusedError(413, f"a body has at most {most} bytes")
+
+class _Limited:
+    """Counts a body that did not tell its length.
+
+    Args:
+        receive: Gives the body.
+        most: Bytes.
+    """
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most, self._total = receive, most, 0
+
+    async def __call__(self) -> Message:
+        """The next part of the body."""
+        message = await self._receive()
+        self._total += len(message.get("body", b""))
+        self.check()
         return message
 
-    return receiving
+    @property
+    def is_over(self) -> bool:
+        """Whether there was too much."""
+        return self._total > self._most
+
+    def check(self) -> None:
+        """Raise RefusedError if there was too much."""
+        if self.is_over:
+            raise RefusedError(413, f"a body has at most {self._most} bytes")
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, received: _Limited | None = None) -> Send:
+    """Add headers to an answer; it is dropped where the body was too large for one."""
+
     async def sending(message: Message) -> None:
+        if received is not None and received.is_over:
+            return
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():

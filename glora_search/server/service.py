@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from fastapi import Depends, Request
 
 from glora_search.operations.following import FollowedStudies, StudyView
 from glora_search.operations.running import JobRunner, ProcessRunner, Runner, last_words
-from glora_search.operations.serving import log_of, starter_of, unlaunched_status
+from glora_search.operations.serving import log_of, starter_of, table_of, unlaunched_status
 from glora_search.recording import Database
 from glora_search.server.settings import ServerSettings
 from glora_search.server.shapes import status_table
@@ -84,9 +85,14 @@ class Service:
         """A study that was launched, as it is now.
 
         Raises:
-            StudyNotFoundError: There is none of that name.
+            StudyNotFoundError: There is none of that name, or it was not launched yet.
         """
-        return self.studies.read(name)
+        try:
+            return self.studies.read(name)
+        except StudyNotFoundError as not_found:
+            if table_of(self.database, name) is None:
+                raise
+            raise StudyNotFoundError(f"study {name!r} was not launched yet") from not_found
 
     def status(self, name: str) -> dict[str, Any]:
         """How far a study is, launched or not, as `StatusShape`; errors as in `view`."""
@@ -104,8 +110,10 @@ class Service:
                 raise not_found from None  # it names similar ones
             running = status.held_by is not None
             return status_table(status, position=0, running=running, progress=progress), None
-        running = view.holder is not None or starter_of(self.database, name) is not None
         status = view.status
+        if view.holder is None and (starter := starter_of(self.database, name)) is not None:
+            status = replace(status, held_by=str(starter))  # a resume begins
+        running = status.held_by is not None
         table = status_table(status, position=view.position, running=running, progress=progress)
         return table, view
 
@@ -117,7 +125,10 @@ class Service:
     def progress(self, name: str) -> str | None:
         """The last line of the log of a study: how far its training is, or why it ended."""
         path = self.log(name)
-        return None if path is None else last_words(path)
+        try:
+            return None if path is None else last_words(path)
+        except OSError:  # it was deleted just now, or is another user's
+            return None
 
     def busy_workers(self, name: str, within_s: float = 60.0) -> float:
         """Seconds of evaluation a second, in what was recorded lately of a study."""

@@ -94,9 +94,8 @@ async def create(
     """Keep a study file, so that it can be started. Mistakes are answered as by `validate`."""
 
     def work(document: Document) -> JSONResponse:
-        name = create_study(service.database, admitted(document.table, service.settings))
-        if start:
-            start_study(service.database, name, service.runner)
+        table = admitted(document.table, service.settings)
+        name = create_study(service.database, table, service.runner if start else None)
         return JSONResponse(
             _named(service, name), 201, headers={"Location": f"/api/v1/studies/{name}"}
         )

@@ -77,6 +77,10 @@ class StudyNotRunningError(GLoRASearchError, RuntimeError):
     """What only a running study can do was asked of one that no process drives."""
 
 
+class StudyFilesError(GLoRASearchError, OSError):
+    """A study was deleted from the database, and its files could not be removed."""
+
+
 class StorageError(GLoRASearchError, ConnectionError):
     """The database cannot be reached, or is not what it should be. Never holds a password."""
 

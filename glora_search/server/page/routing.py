@@ -32,7 +32,8 @@ class PageRoute(APIRoute):
             path = request.url.path
             if not path.startswith(_OPEN) and not visitor_of(request).reads:
                 if request.method == "GET" and not path.endswith("/live"):
-                    return RedirectResponse(f"/login?next={quote(path)}", status_code=303)
+                    target = f"{path}?{request.url.query}" if request.url.query else path
+                    return RedirectResponse(f"/login?next={quote(target)}", status_code=303)
                 return error_page(request, RefusedError(401, "log in first"))
             try:
                 return await handle(request)

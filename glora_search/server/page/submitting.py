@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from glora_search.operations.serving import create_study, start_study
+from glora_search.operations.serving import create_study
 from glora_search.server.admission import admitted
 from glora_search.server.documents import TOML, Document, read_document
 from glora_search.server.service import Service
@@ -70,8 +70,7 @@ def check_text(service: Service, text: str, *, submit: bool) -> Checked:
         return _with_mistakes(text, error.mistakes or (Mistake("", str(error)),), document.lines)
     file = parse_study(table, origin="the study")
     if submit:
-        create_study(service.database, table)
-        start_study(service.database, file.study.name, service.runner)
+        create_study(service.database, table, service.runner)
     planned = file.search.population * (file.search.generations + 1)
     return Checked(file.study.name, planned, _lines(text, {}), ())
 
