@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import socket
+import sqlite3
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ from recording_cases import SPACE, outcome
 from server_cases import OWN, begun_by, exported, keys_of, record, settings, storage
 from tiny_study import study_table
 
+from glora_search.operations import serving
 from glora_search.operations.running import LOG
-from glora_search.recording import Database
+from glora_search.recording import Database, service_record
 from glora_search.server.app import make_app
+from glora_search.study.errors import StudyHeldError
 from glora_search.study.objectives import BY_LOSS
 from glora_search.study.reading import parse_study
 from glora_search.study.toml_text import toml_text
@@ -435,6 +440,100 @@ def test_a_server_without_its_cluster_says_so(tmp_path: Path, table: dict[str, A
                 "cluster",
             )
         assert client.get(f"{API}/studies/tiny").json()["status"] == "created"
+        table["study"]["name"] = "at-once"
+        refused = client.post(f"{API}/studies?start=true", json=table)
+        assert refused.status_code == 502
+        assert client.get(f"{API}/studies/at-once").status_code == 404  # it can be tried again
+
+
+def test_a_start_is_held_by_its_driver_however_long_it_prepares(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a job the server is not the holder, and what a server began late is taken over late."""
+    monkeypatch.setattr(service_record, "_CLAIM_S", 0.3)
+    service = database.create_service("a", space=SPACE, attributes={"table": {}})
+    with service.taken_over():  # nobody has asked for a start: a launch by hand
+        assert service.starter is None
+    with service.claim() as claim:
+        claim.keep()  # a job was submitted
+    starter = service.starter
+    assert starter is not None
+    assert not starter.is_here
+    while service.starter is not None:  # the job waits for its turn for longer than that
+        time.sleep(0.05)
+    with service.taken_over():
+        first = service.starter
+        assert first is not None
+        time.sleep(0.7)
+        with pytest.raises(StudyHeldError, match="being started already"), service.claim():
+            pass
+        later = service.starter
+        assert later is not None
+        assert later.token == first.token
+        assert later.until > first.until
+        service.drop_claim()  # it is no server's claim any more
+        assert service.starter is not None
+    assert service.starter is None
+    with service.claim() as claim:
+        claim.keep()
+    service.drop_claim()  # its job was stopped
+    assert service.starter is None
+
+
+def test_a_process_that_cannot_be_interrupted_is_told(
+    client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another user's, or has ended just now."""
+
+    def refuse(error: type[OSError]) -> Callable[[int, int], None]:
+        def kill(pid: int, number: int) -> None:
+            raise error
+
+        return kill
+
+    with record(database, "a").hold():
+        for error, kind in {PermissionError: "held", ProcessLookupError: "not-running"}.items():
+            monkeypatch.setattr(serving.os, "kill", refuse(error))
+            refused = client.post(f"{API}/studies/a/stop")
+            assert (refused.status_code, refused.json()["type"].endswith(kind)) == (409, True)
+
+
+def test_a_study_that_is_being_resumed_has_a_holder(client: TestClient, database: Database) -> None:
+    record(database, "a")
+    service = database.create_service("a", space=SPACE, attributes={})
+    with service.claim():
+        told = client.get(f"{API}/studies/a").json()
+    assert told["running"]
+    assert told["held_by"] == f"{socket.gethostname()}:{os.getpid()}"
+
+
+def test_a_damaged_study_can_be_deleted(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    """Also where no server has created it."""
+    record(database, "a")
+    with sqlite3.connect(tmp_path / "studies.db") as tables:
+        tables.execute("UPDATE study_user_attributes SET value_json = '7' WHERE key LIKE '%space%'")
+    assert client.get(f"{API}/studies/a").status_code == 409
+    assert client.delete(f"{API}/studies/a", params={"confirm": "a"}).status_code == 204
+    assert client.get(f"{API}/studies/a").status_code == 404
+
+
+def test_files_that_stay_are_told(
+    client: TestClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study is gone from the database all the same."""
+    record(database, "a")
+    (tmp_path / "runs" / "a").mkdir()
+
+    def rmtree(path: Path) -> None:
+        raise PermissionError(13, "not yours", str(path))
+
+    monkeypatch.setattr(serving.shutil, "rmtree", rmtree)
+    query = {"confirm": "a", "files": "delete"}
+    told = client.delete(f"{API}/studies/a", params=query)
+    assert (told.status_code, "remove it by hand" in told.json()["detail"]) == (409, True)
+    assert client.get(f"{API}/studies/a").status_code == 404
 
 
 def test_the_database_is_open_before_anybody_asks(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from glora_search.study.errors import StorageError, StudyFileError
 from glora_search.study.study_file import StudyFile
 
 API = "/api/v1"
+TOML = {"Content-Type": "application/toml"}
 
 
 @pytest.fixture
@@ -138,6 +139,35 @@ def test_a_body_is_toml_or_json_and_small(client: TestClient, tmp_path: Path) ->
             yield b"#" * 1000
 
     assert client.post(f"{API}/studies", content=pieces(), headers=headers).status_code == 413
+    as_json = {"Content-Type": "application/json"}  # that a framework reads before the route
+    answer = client.post(f"{API}/studies/a/resume", content=pieces(), headers=as_json)
+    assert answer.status_code == 413
+
+
+def test_an_origin_that_is_no_address_is_refused(client: TestClient) -> None:
+    for origin in ("http://[", "null", "http://evil.example"):
+        refused = client.post(f"{API}/studies/a/stop", headers={"Origin": origin})
+        assert refused.status_code == 403
+
+
+def test_a_small_document_cannot_stop_the_server(client: TestClient) -> None:
+    """The parser's notes on a dotted key grow with the square of its parts, and so would fill the
+    memory; a look for headers that tries each space would take hours.
+    """
+    for name in ("a", '"a.b"', "'a' "):
+        document = ".".join([name] * 20_000) + " = 1"
+        told = client.post(f"{API}/studies/validate", content=document, headers=TOML)
+        assert (told.status_code, "nested too deeply" in told.json()["detail"]) == (422, True)
+    spaces = 'x = """\n[' + " " * 50_000 + '\n"""\n[ study ] # one\nname = 1'
+    told = client.post(f"{API}/studies/validate", content=spaces, headers=TOML)
+    lines = {each["key"]: each["line"] for each in told.json()["mistakes"]}
+    assert lines["study.name"] == 5
+
+
+def test_lists_of_numbers_are_no_dotted_keys(client: TestClient) -> None:
+    document = f"x = [{'1.5, ' * 200}]\ny = '{'a.' * 200}'"
+    told = client.post(f"{API}/studies/validate", content=document, headers=TOML)
+    assert "nested too deeply" not in told.text
 
 
 def test_all_answers_have_the_headers(
