@@ -3,8 +3,9 @@
     W = W0 + W0 * A + B            b = b0 + b0 * D + E + W0 C            y = x W^T + b
 
 Training needs the gradients of x and of the few scalars that A to E are made of; W0 and b0 are
-frozen. Left to autograd, W0 * A and W0 * A + B are dense (o, i) tensors with dense gradients, which
-costs about half of what the frozen network costs once more, and keeps them and every x. Here
+frozen. Plain autograd would make W0 * A and W0 * A + B dense (o, i) tensors with dense gradients.
+That adds about half of the cost of the frozen network, and keeps these tensors and every x in
+memory. Here
 
 - W is merged in the forward pass and again in the backward pass, and never kept: next to a product
   with hundreds of tokens one pass over the weight is nothing.

@@ -41,8 +41,8 @@ class Team:
         return self.size == 1
 
     def path(self, step: int) -> int:
-        """The number of this process's path among those of all steps and processes: of one that
-        trains alone the number of the step.
+        """The number of the path that this process takes in a step. Paths are numbered through all
+        steps and, within a step, all processes. A process that trains alone gets `step` itself.
         """
         return step * self.size + self.rank
 

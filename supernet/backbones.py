@@ -31,8 +31,8 @@ _WRONG_ARGUMENTS: Final = (
     *(TypeError, ValueError, AssertionError, AttributeError),
     *(LookupError, ArithmeticError, RuntimeError),
 )
-"""What timm fails with where an argument does not fit: it checks few of them. Files and networks
-fail otherwise.
+"""The exceptions that timm raises for a wrong argument; it checks few arguments itself. Errors of
+files and of the network connection are of other classes.
 """
 
 
@@ -186,7 +186,7 @@ def _facts_of(path: Path, architecture: Architecture) -> dict[str, Any]:
 
 
 def _check_original_vit(names: Sequence[str], architecture: Architecture) -> None:
-    """Refuse a file of another ViT: timm takes what it finds and leaves the rest unsaid."""
+    """Refuse a file of another ViT; timm would load the arrays that fit and not report the rest."""
     with torch.device("meta"):
         model: Any = replace(architecture, num_classes=0).build()
     found = sum(not name.startswith(("head/", "pre_logits/")) for name in names)

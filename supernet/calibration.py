@@ -1,9 +1,10 @@
-"""The loss of a network after its temperature is fitted: what it knows, without how sure it is.
+"""The loss of a network after its temperature is fitted, which removes over- and underconfidence.
 
-Temperature scaling (Guo et al., 2017, arXiv 1706.04599) divides all logits by one number T. It
-changes no prediction, and only the loss that is least over T tells networks apart by what they
-predict. With b = 1 / T the mean cross-entropy is convex in b. Its first two derivatives are means
-of E_p[z] - z_label and Var_p[z], where p is the softmax of b z, so Newton's method finds the least.
+Temperature scaling (Guo et al., 2017, arXiv 1706.04599) divides all logits by one number T. It does
+not change which class is predicted. The minimum of the loss over T compares networks without regard
+to their confidence. With b = 1 / T the mean cross-entropy is convex in b. Its first two derivatives
+are means of E_p[z] - z_label and Var_p[z], where p is the softmax of b z. So Newton's method finds
+the minimum.
 """
 
 from __future__ import annotations

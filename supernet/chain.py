@@ -1,7 +1,7 @@
-"""Networks that are a chain of blocks: a forward can go on from what an earlier one has made.
+"""Networks that are a chain of blocks: a forward can start from activations of an earlier forward.
 
-Nothing is approximated: it gets the very tensors that it would make itself. Legend: boundary 0
-lies after the patch embedding, boundary `d` after the first `d` blocks.
+The result is exact: the reused tensors are the ones that the forward would compute itself. Legend:
+boundary 0 lies after the patch embedding, boundary `d` after the first `d` blocks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from supernet.sharing import Path
 class BlockChain:
     """A network that is a chain of blocks, whose forward can go on from any boundary.
 
-    Made by `find`. From then on the blocks' `forward` looks whether what it would compute is
-    there already; the network still computes the same.
+    Made by `find`, which wraps the `forward` of each block: the wrapper returns a kept output if
+    there is one, and else computes it. The network still computes the same.
 
     Attributes:
         n_blocks: Blocks in the chain.
@@ -55,10 +55,11 @@ class BlockChain:
         layers: Iterable[str],
         context: AbstractContextManager[object] | None = None,
     ) -> BlockChain | None:
-        """The chain of a network that is seen, in a forward of one image, to be one; else None.
+        """The chain of a network; None if the network is not a chain.
 
-        It is one if it holds `blocks`, each of which is called once, in order, with what the one
-        before gave, which nothing else reads and nothing writes to.
+        This is tested by forwards of one image. The network is a chain if it has `blocks`, each
+        block is called once and in order, its input is the output of the block before, and nothing
+        else reads that output or writes to it.
 
         Args:
             model: In evaluation mode.
@@ -129,7 +130,9 @@ class BlockChain:
             self._there, self._keep, self._made = {}, (), {}
 
     def _agrees(self, model: nn.Module, images: Tensor, logits: Tensor) -> bool:
-        """Whether nothing but the last boundary carries anything on: all others become NaN."""
+        """Whether the logits depend on the last boundary alone: all earlier ones are replaced by
+        NaN, and the logits must stay the same.
+        """
         again, made = self._run(model, images, {}, range(1, self.n_blocks + 1))
         there = {d: torch.full_like(tensor, torch.nan) for d, tensor in made.items()}
         there[self.n_blocks] = made[self.n_blocks]

@@ -73,8 +73,8 @@ def load_checkpoint(
 def set_aside_if_damaged(path: Path) -> Path | None:
     """Rename a file that was cut short, or is no checkpoint, so that it can be made anew.
 
-    A file system that lost power may leave one, though `save_checkpoint` does what it can. What is
-    looked at is the header, and whether all that it tells of is there.
+    A power cut can leave such a file in spite of what `save_checkpoint` does. This checks the
+    header, and that the file is as long as the header says.
 
     Returns:
         Where the damaged file is now; None where there was none.

@@ -35,9 +35,9 @@ class Evaluation:
         top1: Fraction of images whose largest logit is the label's.
         loss: Mean cross-entropy, nats, rounded to LOSS_DIGITS decimals.
         n_images: Images in the split.
-        eval_s: Seconds that the caller waited for it, the merge included. On a GPU the next subnet
-            of a batch is under way meanwhile, and of subnets that share blocks the first one pays:
-            the seconds of a batch add up to what it took.
+        eval_s: Seconds that the caller waited for the result, the merge included. On a GPU the next
+            subnet of a batch is already running. Shared blocks are counted for the first subnet
+            that computes them. The sum over a batch is the time that the batch took.
         calibrated_loss: The same loss after a temperature was fitted to the logits of this split;
             None where that was not asked for.
     """
@@ -71,7 +71,8 @@ def evaluate_model(
         model: Images (b, c, h, w) to logits (b, classes), on the device of the split's batches.
         split: What to run over, in its order. Where it has `scored_classes`, the logits of all
             other classes count as minus infinity.
-        batch_size: Part of the result's last digits: one value a study.
+        batch_size: Images in one forward. It changes the last digits of the result, so it has to be
+            the same throughout a study.
         precision: See `autocast`; logits are summed up in float32 either way.
 
     Raises:
@@ -123,7 +124,9 @@ def figures_of(
 
 
 class Reading:
-    """Figures on their way from a device: waits when they are read, and for nothing after them."""
+    """Figures that a GPU may still be computing. `evaluation` waits for them, but not for work that
+    was queued after them.
+    """
 
     def __init__(self, figures: Tensor) -> None:
         self._figures = figures

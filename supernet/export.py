@@ -64,7 +64,7 @@ def subnet_export(supernet: Supernet, subnet: SubnetConfig) -> Exportable:
 
 def check_export_directory(directory: Path) -> None:
     """Raise ExportError unless `directory` can be written as a new export."""
-    if directory.resolve() == Path.cwd():  # it is replaced as a whole, which a shell would not see
+    if directory.resolve() == Path.cwd():  # a shell would stay in the replaced one
         raise ExportError(f"{str(directory)!r} is the working directory; name another one")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ExportError(

@@ -97,8 +97,8 @@ class Supernet(AdaptedNetwork):
         which C or E may give a bias have one.
 
         Args:
-            dtype: Of the layers that subnets change; the backbone's if not given. In that of an
-                autocast, the forward casts none of them.
+            dtype: Of the layers that subnets change; the backbone's if not given. With the dtype of
+                an autocast, the forward does not have to cast their weights.
         """
         shared = {id(t): t for t in [*self.backbone.parameters(), *self.backbone.buffers()]}
         model = copy.deepcopy(self.backbone, shared)

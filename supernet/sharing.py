@@ -1,8 +1,8 @@
-"""Subnets whose first blocks are alike share what these blocks compute: who goes on from where.
+"""Plans how the subnets of a batch share activations: equal first blocks are computed once.
 
-A batch of subnets is walked as a trie, in the order of their configurations block by block. The
-activations at the boundaries at which a later subnet branches off are kept, and its forward goes
-on from there. Legend: boundary `d` lies after the first `d` blocks.
+The subnets are sorted by their configurations, block by block, and evaluated in this order, as in a
+walk through a trie. Activations are kept at each boundary where a later subnet branches off; the
+forward of that subnet starts there. Legend: boundary `d` lies after the first `d` blocks.
 """
 
 from __future__ import annotations

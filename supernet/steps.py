@@ -71,7 +71,7 @@ class SupernetPasses:
     Args:
         supernet: In training mode; the last subnet of a step stays active.
         recipe: Its label smoothing and its precision count here.
-        design: Which subnets, and what is asked of them; see `Design`.
+        design: Which subnets a step takes, and how they are trained; see `Design`.
         seed: Of the paths.
         team: The processes that train together.
     """

@@ -170,7 +170,7 @@ def make_optimizer(
     for name, parameter in parameters.items():
         groups.setdefault(_lr_factor(name, lr_factors or {}), []).append(parameter)
     return torch.optim.AdamW(
-        # the largest first: its rate is the one that is told
+        # The largest group comes first: progress reports show the rate of the first group.
         [
             {"params": group, "lr": recipe.lr * factor}
             for factor, group in sorted(groups.items(), key=lambda item: -len(item[1]))
@@ -274,7 +274,7 @@ def _fit(
             optimizer.step()
             if average is not None:
                 average.update(step)
-        # One look an epoch: a look a step would make a GPU wait for the host.
+        # Losses are read once an epoch: reading them each step would make the GPU wait.
         epoch_losses = team.average(torch.stack(losses).float()).tolist()
         _check_finite(epoch_losses, parameters, epoch * steps, checkpointing)
         if (
@@ -326,7 +326,9 @@ def _check_finite(
     first_step: int,
     checkpointing: Checkpointing | None,
 ) -> None:
-    """An epoch's losses, and the weights, which its last step may have spoilt after its loss."""
+    """Raise TrainingDivergedError unless all losses of an epoch and all weights are finite. The
+    last step can make weights non-finite after its loss was computed.
+    """
     fault = ""
     for step, loss in enumerate(losses, start=first_step):
         if not math.isfinite(loss):

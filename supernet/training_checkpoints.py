@@ -59,6 +59,18 @@ def trained_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def final_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with which a training ends that wrote this checkpoint last: their averages where
+    there are any.
+    """
+    averaged = {
+        key.removeprefix("average/"): tensor
+        for key, tensor in tensors.items()
+        if key.startswith("average/")
+    }
+    return averaged or trained_state(tensors)
+
+
 def restore_training(
     path: Path,
     identity: Mapping[str, str],

@@ -52,7 +52,7 @@ class RunsAhead:
         self._process.join()
 
     def results(self, ready: Ready, poll: Callable[[], None]) -> Iterator[RunResult]:
-        """The results of all runs: this process does what the other one was not given.
+        """The results of all runs; this process does those that the other one was not given.
 
         Args:
             ready: As in `schedule.run_here`.

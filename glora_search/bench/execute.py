@@ -109,7 +109,8 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     prepared = _prepared(file.to_json())
     materials = prepared.materials()
     if run.question:
-        return _answer(run, prepared, began)
+        answered = _answer(run, prepared)
+        return dataclasses.replace(answered, total_s=seconds() - began, worker=worker_name())
     started = seconds()
     trained = _train(run, materials)
     train_s = seconds() - started
@@ -142,11 +143,10 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     )
 
 
-def _answer(run: Run, prepared: _Prepared, began: float) -> RunResult:
+def _answer(run: Run, prepared: _Prepared) -> RunResult:
     from glora_search.bench.science.answering import answer
 
-    found = answer(run, prepared.materials(), prepared.test())
-    return dataclasses.replace(found, total_s=time.process_time() - began, worker=worker_name())
+    return answer(run, prepared.materials(), prepared.test())
 
 
 def _train(run: Run, materials: Materials) -> Trained:

@@ -1,4 +1,4 @@
-"""The values of the bench: a run is a method trained on a task; a result is what it came to.
+"""The values of the bench: a run trains one method on one task; a result holds its figures.
 
 Standard library only: they travel between processes and into the database.
 """
@@ -30,8 +30,8 @@ class Run:
         test_sets: Names of what one training is tested on, where that is not the task's own test
             split alone: domains.
         batch_size: Images of a step; None for those of the study's supernet.
-        question: What is asked of the supernet that the run trains, instead of its winner alone;
-            see `glora_search.bench.science`.
+        question: The experiment to do with the run's trained supernet, see
+            `glora_search.bench.science`; empty for an ordinary run.
     """
 
     task: str
@@ -97,7 +97,7 @@ class ArmFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to. Figures are None where the run failed, or where they were not taken.
+    """The result of a run. A figure is None if the run failed or did not measure it.
 
     Args:
         run: Which one.

@@ -29,7 +29,7 @@ class Interval:
 
     Args:
         mean: Mean over tasks of the mean over seeds.
-        low: Of the interval; equal to the mean where one seed tells nothing of the spread.
+        low: Lower end of the interval; NaN if every task has a single seed.
         high: Likewise.
         n: Cells.
     """
@@ -38,6 +38,11 @@ class Interval:
     low: float
     high: float
     n: int
+
+    def to_json(self) -> list[float | None]:
+        """Mean and ends; None for an end that one seed does not tell."""
+        ends = (None if math.isnan(end) else end for end in (self.low, self.high))
+        return [self.mean, *ends]
 
     @property
     def half_width(self) -> float:

@@ -209,10 +209,10 @@ def science(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Ask trained supernets of the offline suite: is the winner better than methods without search,
-    and at which cost, than averages and fine-tuning, than other samplers? Which search finds the
-    better front of val loss and parameters? Do inherited weights rank subnets well? Which way to
-    train a supernet is best, and at which size?
+    """Measure on the offline suite what a search is worth. Is the winner better than methods
+    without search, and at which cost? Is it better than averages, fine-tuning and other samplers?
+    Which search finds the better front of val loss and parameters? Do inherited weights rank
+    subnets well? Which way to train a supernet is best, and at which size?
 
     A part is one table. Runs are recorded as they end; after Ctrl-C the same command goes on.
     """

@@ -63,8 +63,8 @@ Examples:
 @click.option(
     "--server",
     metavar="URL",
-    help="Let a server do it that `glora-search serve` runs: launch, resume, stop, status, logs, "
-    "report, export, delete.",
+    help="Send the command to the server at URL (see `glora-search serve`). Works for launch, "
+    "resume, stop, status, logs, report, export and delete.",
 )
 @click.pass_context
 def cli(ctx: click.Context, verbose: bool, server: str | None) -> None:

@@ -170,7 +170,10 @@ def _client(server: str) -> Iterator[Client]:
     from glora_search.client import Client
 
     named = os.environ.get(f"{_TOKEN}_FILE")
-    token = Path(named).read_text(encoding="ascii") if named else os.environ.get(_TOKEN)
+    try:
+        token = Path(named).read_text(encoding="ascii") if named else os.environ.get(_TOKEN)
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"the token's file {named} cannot be read: {error}") from None
     with Client(server, token=token.strip() if token else None) as client:
         yield client
 

@@ -99,7 +99,7 @@ def database_output(status: DatabaseStatus) -> Output:
         (
             study.study,
             study.status or "-",
-            f"{study.evaluated} of {study.planned}",
+            f"{study.evaluated} of {study.planned or '-'}",
             str(study.failed),
             study.fitness,
             study.best_text,
@@ -170,7 +170,7 @@ def _front_table(front: FrontStatus) -> Table:
 
 def _study_lines(study: StudyStatus) -> list[str]:
     lines = [
-        f"status    {study.status}; {study.evaluated} of {study.planned} subnets evaluated, "
+        f"status    {study.status}; {study.evaluated} of {study.planned or '-'} subnets evaluated, "
         f"{study.failed} failed"
     ]
     if study.mode == "steady-state":

@@ -46,7 +46,10 @@ class Client:
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout_s)
+        try:
+            self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout_s)
+        except httpx.InvalidURL as error:
+            raise ServerUnavailableError(f"{url!r} is no address of a server: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +70,7 @@ class Client:
         """A study file, resolved, with the default of every key that is absent.
 
         Args:
-            study: The path of a TOML file, its text, or nested mappings.
+            study: A `Path` of a TOML file, TOML as a string, or nested mappings.
 
         Raises:
             StudyFileError: All its mistakes.
@@ -248,14 +251,16 @@ class Client:
         return self._answer("GET", f"/studies/{name}/export", params=query, headers=headers)
 
     def report(self, name: str, out: Path) -> None:
-        """Save the report of a study as one HTML file."""
-        with self._answer("GET", f"/studies/{name}/report") as answer, out.open("wb") as file:
+        """Save the report of a study as one HTML file, whole or not at all."""
+        part = out.with_name(f"{out.name}.part")
+        with self._answer("GET", f"/studies/{name}/report") as answer, part.open("wb") as file:
             for chunk in answer.iter_bytes():
                 file.write(chunk)
+        part.replace(out)
 
     def _send_study(self, path: str, study: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(study, Mapping):
-            content, kind = json.dumps(study), "application/json"
+            content, kind = json.dumps(study, default=str), "application/json"  # dates of TOML
         else:
             text = study.read_text(encoding="utf-8") if isinstance(study, Path) else study
             content, kind = text, "application/toml"

@@ -23,7 +23,7 @@ def download(ask: Ask, out: Path, study: str) -> None:
 
     Args:
         ask: Asks for it.
-        out: The file; what is there of it already is in `out` with `.part` at its end.
+        out: The file. While it is incomplete, it has `.part` at the end of its name.
         study: For messages.
 
     Raises:
@@ -35,13 +35,14 @@ def download(ask: Ask, out: Path, study: str) -> None:
     try:
         _save(ask, part, headers)
     except ServiceError as refused:
-        if refused.status != 416:  # there is nothing after what is here
+        if refused.status != 416:  # 416: the server has no bytes after those that are here
             raise
+    if have and not _is_whole(part):
+        part.unlink()
+        _save(ask, part, {})  # the part was of another file: download all of it
     if not _is_whole(part):
         part.unlink()
-        if not have:
-            raise ArtifactError(f"the export of study {study!r} arrived damaged; try again")
-        _save(ask, part, {})  # what was here is not the beginning of what is there
+        raise ArtifactError(f"the export of study {study!r} arrived damaged; try again")
     part.replace(out)
 
 

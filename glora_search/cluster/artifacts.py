@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 class Artifacts:
     """A folder of artifacts, each known by its path in there, with slashes.
 
-    A file is there whole or not at all, as readers see it. Every call connects anew: between two of
-    them hours may pass, which few servers wait.
+    Readers see a file complete or not at all. Every call opens a new connection, because hours can
+    pass between two calls, and few servers keep a connection that long.
 
     Args:
         url: A path, or an fsspec URL without a password; None keeps no copy.
@@ -152,7 +152,7 @@ class Artifacts:
             files: In this order; where the last one is there, all of them are.
 
         Raises:
-            ArtifactError: Besides, the last one is there already, and another one than here.
+            ArtifactError: Also if the last file is there already with other content.
         """
         if self.url is None or self.read_only:
             return
@@ -162,8 +162,8 @@ class Artifacts:
             if self.fetch(f"{name}/{last}", found):
                 if found.read_bytes() != (folder / last).read_bytes():
                     raise ArtifactError(
-                        f"{self.at(name)} holds what is not in {folder}: that of another study of "
-                        "this name, or another export; remove it, or name another cluster.artifacts"
+                        f"{self.at(name)} holds another export than {folder}, perhaps of another "
+                        "study of this name; remove it, or set another cluster.artifacts"
                     )
                 return
         for file in (*first, last):

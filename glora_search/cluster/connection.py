@@ -39,8 +39,8 @@ _NO_CLIENT_SERVER: Final = (
     "Initialization failure from server",
     "Attempted to reconnect a session",
 )
-"""What Ray says where the server of a client was too slow or ended early; the second, where that
-was while the client said its first words to it."""
+"""Ray's messages if the server process of a client started too slowly or ended early; the second
+one comes if it ended while the client was connecting."""
 
 _HEAD_PATIENCE_S: Final = 30.0  # a head that restarts is back by then; half of Ray's own
 
@@ -144,8 +144,8 @@ def disconnect() -> None:
 
 
 def _init(options: dict[str, Any]) -> None:
-    """Call `ray.init`, again where the server that each client has to itself did not come up: Ray
-    waits for it for a fixed time only, and fails in several ways where its process ends early.
+    """Call `ray.init`, and again if it failed because the server process of this client did not
+    come up. Ray waits a fixed time for that process, and raises several errors if it ends early.
     """
     for tries_left in reversed(range(_CLIENT_TRIES)):
         try:
@@ -184,8 +184,8 @@ def _await_room(pool: WorkerPool, on_wait: Callable[[int], None]) -> None:
 def await_head() -> None:
     """Return if the cluster's head answers, or does so again before long.
 
-    To be asked where a worker is gone or silent, before Ray is asked for anything: without its head
-    it would answer nothing for a minute, and then end this process.
+    Call this when a worker is gone or silent, before any other call to Ray. Without a head, Ray
+    blocks for a minute and then ends this process.
 
     Raises:
         ClusterError: The head is gone.
@@ -237,8 +237,8 @@ def _too_small(pool: WorkerPool, room: int) -> ClusterError:
 
 @contextlib.contextmanager
 def _own_sigterm_handler() -> Iterator[None]:
-    """Ray puts its own in the place of whatever handler there is; one that was set here, so that a
-    polite kill ends in an orderly way, is to stay.
+    """Keep this process's SIGTERM handler, which Ray replaces by its own. With the handler of this
+    process a SIGTERM ends it in an orderly way.
     """
     handler = signal.getsignal(signal.SIGTERM)
     try:

@@ -62,10 +62,10 @@ def check_answers(host: str, port: int, address: str) -> None:
 def use_token(host: str) -> None:
     """Show the cluster at `host` a token, where there is one that is meant for it.
 
-    A cluster asks for a token by default, and Ray shows one by itself to what it finds under `auto`
-    alone. A token that was given in the environment is meant for whatever is named; the one in the
-    home directory, which Ray makes for clusters of this machine, only for those: a request to
-    another machine would tell it.
+    By default a cluster asks for a token, and Ray by itself sends one only to the cluster that it
+    finds under `auto`. A token in the environment is sent to any host. The token in the home
+    directory, which Ray makes for clusters of this machine, is sent only to this machine: a request
+    to another one would reveal it.
     """
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -107,9 +107,10 @@ def _is_here(host: str) -> bool:
 
 
 def _asks_for_token(host: str, port: int, address: str) -> bool:
-    """Ask what every cluster answers to whom it knows, without a token.
+    """Whether the cluster refuses a request that has no token.
 
-    To show one is wrong where none is asked for: the driver would ask the cluster for it in turn.
+    A token must not be sent to a cluster that needs none: the driver would then demand one from
+    the cluster.
     """
     import grpc
 

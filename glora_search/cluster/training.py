@@ -26,7 +26,7 @@ from supernet import (
     Supernet,
 )
 from supernet.checkpoints import load_checkpoint
-from supernet.training_checkpoints import trained_state
+from supernet.training_checkpoints import final_state
 
 _POLL_S: Final = 0.2
 
@@ -88,7 +88,7 @@ def train_on_cluster(
     """
     _train(package, pool, max_restarts, path, on_epoch)
     tensors, _ = load_checkpoint(path)
-    supernet.load_trainable_state(trained_state(tensors))
+    supernet.load_trainable_state(final_state(tensors))
 
 
 def _train(

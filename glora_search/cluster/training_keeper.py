@@ -57,7 +57,7 @@ class Keeper:
         self._end = end
 
     def fail(self, error: GLoRASearchError) -> None:
-        """What will not go better by trying again."""
+        """Note an error that a new attempt would raise again; the first one is kept."""
         self._error = self._error or error
 
     def news(

@@ -18,8 +18,8 @@ _CONTROLLER_TRIES: Final = 3
 def run_ray_train(config: dict[str, Any], pool: WorkerPool, max_restarts: int) -> None:
     """A run of Ray Train, from its first worker to its end.
 
-    Ray Train starts workers anew that were lost, but ends with an error where its controller asks
-    a worker while it is being removed (Ray 2.60). Then it runs once more, from what is kept.
+    Ray Train replaces lost workers, but fails if its controller calls a worker that is being
+    removed (Ray 2.60). In that case the run is started again, from the latest checkpoint.
     """
     from ray.train import ControllerError
 

@@ -138,7 +138,7 @@ def _plan(file: StudyFile) -> BenchPlan:
             **dict.fromkeys(_SEARCHED, (file.supernet.lr,)),
         },
         epochs={
-            **dict.fromkeys(_PLAIN, min(_PLAIN_EPOCHS, epochs)),
+            **dict.fromkeys(_PLAIN, min(_PLAIN_EPOCHS, epochs or _PLAIN_EPOCHS)),
             **dict.fromkeys(_SEARCHED, epochs),
         },
         studies={file.study.name: study_digest(file)},

@@ -94,7 +94,7 @@ def launch(
             space=materials.space,
             objectives=file.search.optimised,
             attributes={
-                "study": file.model_dump(mode="json"),
+                "study": materials.file.model_dump(mode="json"),  # its epochs are known by now
                 "seed": file.study.seed,
                 "versions": versions(),
                 "fingerprints": materials.fingerprints,
@@ -141,7 +141,7 @@ def resume(
 def _begin(
     file: StudyFile, stack: ExitStack, progress: Progress, *, new: bool
 ) -> tuple[Materials, Callable[[], RayWorkers | None]]:
-    """What a study is made of, and its workers; what is wrong is found in order of its cost."""
+    """Prepare a study and its workers; the quickest checks come first."""
     check_formats(file.export.formats)
     _check_artifacts(file, new=new)
     workers = _workers(file, stack, progress)
@@ -194,10 +194,11 @@ def _export_name(study: str) -> str:
 def _workers(
     file: StudyFile, stack: ExitStack, progress: Progress
 ) -> Callable[[], RayWorkers | None]:
-    """What gives the study's Ray workers, or None where candidates are evaluated in this process.
+    """A function that returns the study's Ray workers; it returns None if candidates are evaluated
+    in this process.
 
-    They come up at once, unless the supernet trains on the cluster: then it needs their room first,
-    and for now a cluster is only looked at.
+    Workers start now, unless the supernet trains on the cluster. Then training needs their room, so
+    this only checks the cluster, and the function starts them later.
     """
     if not file.cluster.workers:
         return lambda: None

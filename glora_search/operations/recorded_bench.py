@@ -1,6 +1,6 @@
-"""A bench that is recorded: the runs of a plan, done where [cluster] says, and what they came to.
+"""Executes the runs of a comparison where [cluster] says, and records each result.
 
-`comparing` and `suites` say what is to be compared; here it is done.
+`comparing` and `suites` define what is compared.
 """
 
 from __future__ import annotations

@@ -311,15 +311,14 @@ class _Asking:
         sized = [m for m in self._scale.methods if m in ("lora", "fact-tk", "adaptformer")]
         for factor in self._scale.budgets:
             suite = self._suite(self._scale.some_tasks, max_params=round(whole * factor))
-            plan = replace(self._plan(suite, sized), seeds=self._scale.some_seeds)
-            done = self._do(suite, plan)
             for method in sized:
-                mine = [r for r in plan.results(done) if r.run.method == method]
-                results += _renamed(mine, f"{method} x{factor:g}")
+                plan = replace(self._plan(suite, (method,)), seeds=self._scale.some_seeds)
+                results += _renamed(plan.results(self._do(suite, plan)), f"{method} x{factor:g}")
             found = self._ask(suite, "winner", self._scale.some_seeds)
             results += arms_of(found, named=f"winner x{factor:g}")
+        reference = "lora x1" if "lora" in sized else "winner x1"
         self._tables["budgets"] = self._table(
-            "sizes, all winners from one supernet", results, "lora x1", base
+            "sizes, all winners from one supernet", results, reference, base
         )
 
     def _table(
@@ -363,8 +362,8 @@ class _Asking:
         return done
 
 
-def _as_lists(found: Mapping[str, Interval]) -> dict[str, list[float]]:
-    return {name: [each.mean, each.low, each.high] for name, each in found.items()}
+def _as_lists(found: Mapping[str, Interval]) -> dict[str, list[float | None]]:
+    return {name: each.to_json() for name, each in found.items()}
 
 
 def _file_of(suite: Suite) -> Any:

@@ -1,11 +1,11 @@
 """Exports of any subnet of a study that a server is asked for, beside the one that ends a search.
 
-Each is made by a process of the server's machine: the command line's `export`. What there is stands
-below the study's folder, so that every server with the same files tells the same:
+Each is made by a process on the server's machine, which runs `glora-search export`. The state is in
+files below the study's folder, so all servers that share the folder report the same:
 
     picked/DIGEST/      an export; it appears whole
     picked/DIGEST.log   what the process that makes it, or that failed to, has written
-    picked/lock         locked by the process as long as it lives; the digest in it says at what
+    picked/lock         locked by the process while it lives; holds the digest of its subnet
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class _Place:
 
 
 def _working_at(folder: Path) -> str | None:
-    """At which digest a process works; None where there is none."""
+    """The digest of the subnet that a process is exporting; None if no process exports."""
     try:
         with (folder / _LOCK).open("rb") as lock:
             try:

@@ -25,7 +25,7 @@ BASE_STUDY: Final = "vtab-vit-b16"
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What may be asked of every suite.
+    """The options that every suite takes.
 
     Args:
         study: A study file, from which all but the section [data] is taken; BASE_STUDY if not

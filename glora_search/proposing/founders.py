@@ -1,9 +1,9 @@
 """Founders: the informed half of generation 0, where a search does not start at random alone.
 
-`median-rank`: the subnet that takes the middle choice by parameters in every gene, and mutations of
-it. `sensitivity`: subnets whose choices are drawn the more often the more of the training loss
-they take away, to first order. `spread`: subnets whose sizes are spread evenly, the smallest first;
-uniform draws are nearly all of one size, and a front has all sizes. All of them are within the
+`median-rank`: the subnet with the middle choice, by parameters, in every gene, and mutations of it.
+`sensitivity`: subnets drawn at random; the more a choice lowers the training loss to first order,
+the more often it is drawn. `spread`: subnets of evenly spread sizes, the smallest first, because a
+front needs all sizes and uniform draws are nearly all of one size. All founders are within the
 limits.
 """
 

@@ -1,7 +1,7 @@
-"""Preselection: of several children that are made for a place, the one that a model likes best.
+"""Preselection: makes several children for a place, and keeps the one with the best prediction.
 
-To make a child costs a millisecond, to evaluate it seconds. So each place of a generation gets
-several, made by its ordinary operator, and a model of the fitness says which of them is evaluated.
+Making a child takes a millisecond, evaluating it takes seconds. So the operator of each place makes
+several children, a model predicts their fitness, and only the best of them is evaluated.
 """
 
 from __future__ import annotations

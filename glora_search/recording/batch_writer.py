@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 class BatchWriter:
     """Collects outcomes and writes them in batches, in order, in a thread of its own.
 
-    At most one batch is being written at a time. If the next batch is due before that write ends,
-    it keeps growing; once it holds `hold_up_at` outcomes, `add` waits.
+    At most one batch is being written at a time. While it is written, the next batch grows. Once
+    the next batch holds `hold_up_at` outcomes, or `flush_s` seconds have passed, `add` waits for
+    the write to end.
 
     A SIGKILL or a power cut loses at most the batch that is being written and the outcomes that are
     still collected. These are fewer than `hold_up_at`, and none of them is older than the latest

@@ -255,14 +255,11 @@ class Database:
             StudyHeldError: A process drives the study.
             StorageError: The database fails.
         """
-        for name, found in {
-            **self._studies(_SERVICE_KEY, SERVICE_SUFFIX),
-            **self._studies(),
-        }.items():
-            if name == study:
-                self._delete(name, *found, mark=_FORMAT_KEY)
-            elif name == f"{study}{SERVICE_SUFFIX}":
-                self._delete(name, *found, mark=_SERVICE_KEY)
+        if (found := self._studies().get(study)) is not None:  # first: it may be held
+            self._delete(study, *found, mark=_FORMAT_KEY)
+        service = f"{study}{SERVICE_SUFFIX}"
+        if (found := self._studies(_SERVICE_KEY, SERVICE_SUFFIX).get(service)) is not None:
+            self._delete(service, *found, mark=_SERVICE_KEY)
 
     def _delete(self, name: str, study_id: int, attributes: Mapping[str, Any], mark: str) -> None:
         try:

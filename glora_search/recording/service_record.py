@@ -22,7 +22,7 @@ from glora_search.study.errors import StudyHeldError
 SERVICE_SUFFIX: Final = "/service"
 """What a server keeps of a study is called as the study, with this suffix."""
 
-_CLAIM: Final = "claim-"  # how the token of a claim begins that no driver has taken over
+_CLAIM: Final = "claim-"  # prefix of a claim's token until a driver takes it over
 _CLAIM_S: Final = 120.0  # between a request to start and the driver, which renews it
 _ELSEWHERE: Final = ""  # in the place of a machine: no process of any machine
 

@@ -80,8 +80,8 @@ class StudyStore(Protocol):
         ...
 
     def outlines(self, since: int = 0) -> dict[int, Outcome]:
-        """As `trials`, but the layers of subnets may stay in the database until they are needed.
-        Then they are read, so the database has to be open, and raise what `trials` raises.
+        """As `trials`, but the layers of a subnet may be read only when they are first used. The
+        database has to be open then, and the read raises the same errors as `trials`.
         """
         ...
 

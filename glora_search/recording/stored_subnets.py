@@ -1,7 +1,7 @@
 """Subnets whose layers stay in the database until somebody needs them.
 
 A trial of 240 genes has 240 parameter rows, and reading these takes most of the time of reading a
-study. Who shows a study needs figures and digests of all subnets, and the layers of a few.
+study. To show a study, figures and digests of all subnets are needed, but the layers of few.
 """
 
 from __future__ import annotations

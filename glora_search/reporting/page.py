@@ -96,7 +96,7 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
         evaluated=_shares_of(snapshot, snapshot.complete),
         expected=expected_shares(snapshot.space, snapshot.facts.limits),
     )
-    subnet = trials[snapshot.ranking[0]].candidate.subnet
+    winner = snapshot.ranking[0] if snapshot.winner is None else snapshot.winner
     drawn = {
         "history": [history_figure(trials, objectives)],
         "trade_off": [
@@ -109,7 +109,7 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
             )
         ],
         "hypervolume": [hypervolume_figure(trials, objectives)],
-        "winner": layer_grid_figures(snapshot.space, subnet),
+        "winner": layer_grid_figures(snapshot.space, trials[winner].candidate.subnet),
         "overall": [overall_figure(snapshot.space, shares)],
         "low_rank": [low_rank_figure(snapshot.space, shares)],
         "by_depth": [by_depth_figure(snapshot.space, shares)],

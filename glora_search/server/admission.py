@@ -1,8 +1,8 @@
-"""Study files from strangers: none may name a file, a command or a machine that is not theirs.
+"""Checks study files that users send: they must not name files, commands or machines of others.
 
-Every key of a study file that is a path stands in `glora_search.study.path_keys`, and every one
-that becomes a part of a path in a list here, with what is allowed. A test compares the lists with
-the sections of a study file.
+`glora_search.study.path_keys` lists every key of a study file that is a path. The lists in this
+module name every key that becomes a part of a path, and what it may contain. A test compares all
+lists with the sections of a study file.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _model(table: dict[str, Any]) -> Iterator[Mistake]:
     arguments = _get(table, "backbone.args")
     for key, value in (arguments if isinstance(arguments, Mapping) else {}).items():
         if not _ARGUMENT.fullmatch(key):
-            yield _mistake(f"backbone.args.{key}", value, "not an argument for strangers")
+            yield _mistake(f"backbone.args.{key}", value, "a server does not accept this argument")
         elif not _is_plain(value):
             accepted = "accepted: numbers, true, false, lists of them, and single words"
             yield _mistake(f"backbone.args.{key}", value, accepted)

@@ -24,8 +24,8 @@ A study as it goes on, as server-sent events (`text/event-stream`). The data of 
 
 - `state`: {"study", "status", "running", "held_by", "evaluated", "failed", "planned", "best"}, the
   same as in `GET /studies/{name}`. It comes once at the beginning, after the outcomes that it
-  counts, and whenever it has changed. It is a level, not an edge: what came and went between two
-  looks at the database is not told.
+  counts, and whenever it has changed. The server polls the database, so a change that was undone
+  between two reads is not sent.
 - `outcomes`: {"study", "since", "next", "outcomes": [...]}, at most 500, as in
   `GET /studies/{name}/outcomes`. Every outcome comes exactly once.
 - `progress`: {"study", "line"}: the last line of the log, such as how far the training is. Only

@@ -160,7 +160,7 @@ def tell_problems(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def _unexpected(_: Request, error: Exception) -> JSONResponse:
         _log.error("%s: %s", type(error).__name__, one_line(error, limit=500))
-        told = "something that nobody thought of; the log of the server tells more"
+        told = "an unexpected error; see the log of the server"
         return problem(500, told, headers=HEADERS)  # it leaves past all other checks
 
 

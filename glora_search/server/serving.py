@@ -85,7 +85,10 @@ class ServeOptions:
         if self.address is not None:
             JobRunner(address=self.address, storage=self.storage).check_storage()
         root = self.root.expanduser().absolute()
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerError(f"--root {root} cannot be made: {error}") from error
         return ServerSettings(
             storage=_absolute(resolve_storage(self.storage)),
             root=root.resolve(),

@@ -79,7 +79,7 @@ class Chosen:
         return next(iter(self.trials)) if len(self.trials) == 1 else None
 
     def to_json(self) -> dict[str, Any]:
-        """What was asked for: two exports of a study with the same are the same."""
+        """The choice as JSON; two exports of a study with equal JSON are the same export."""
         return {
             "digests": [outcome.candidate.subnet.digest for outcome in self.trials.values()],
             "is_soup": self.is_soup,
@@ -99,10 +99,10 @@ def wanted_by(
     finetune_epochs: int | None = None,
     finetune_lr: float | None = None,
 ) -> Wanted:
-    """What is to be exported by the section [export] of a study, and by what is asked for besides.
+    """What to export, from the section [export] of a study and the arguments of a call.
 
-    Who asks for a subnet, an average, a soup or fine-tuning gets that, and not what else the
-    section says of them.
+    A call that names a subnet, an average, a soup or fine-tuning replaces what the section says of
+    averages and soups.
 
     Args:
         section: Of the study.

@@ -57,7 +57,7 @@ class Export:
         outcome: The record of the subnet; of an average, that of the best of its subnets.
         val: Its numbers on the validation split, in float32 where they were measured so. Those of
             an average, and of a subnet that was trained on, are its own.
-        val_in_search: Those by which the search went, where they are others; else None.
+        val_in_search: The numbers that the search measured, if `val` was measured anew; else None.
         test: Its numbers on the test split; None where the data set has none.
         logit_difference: The largest absolute one between subnet and merged model on validation
             images; of an average, between its adapter and its network.

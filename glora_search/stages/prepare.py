@@ -5,6 +5,7 @@ The first stage of launch, resume and export. It checks what it can before anyth
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from glora_search.cluster.artifacts import Artifacts
 from glora_search.stages.progress import Progress
 from glora_search.stages.sources import make_source
 from glora_search.stages.trained_once import cached_path, train_once
+from glora_search.study.data_sections import Data
 from glora_search.study.errors import FingerprintError
 from glora_search.study.network_sections import AUTO, PretrainSection
 from glora_search.study.study_file import StudyFile
@@ -164,6 +166,15 @@ def with_epochs(file: StudyFile, space: SearchSpace, n_train: int) -> StudyFile:
     return file.model_copy(update={"supernet": section.model_copy(update={"epochs": epochs})})
 
 
+def preprocessing_identity(data: Data) -> dict[str, str]:
+    """What the identity of a training needs of the preprocessing beside the fingerprints of its
+    images, which do not see how pixels are normalised, nor of a streamed split how they are cut:
+    the keys that are not the model's own.
+    """
+    changed = data.preprocessing_overrides()
+    return {"preprocessing": json.dumps(changed, sort_keys=True)} if changed else {}
+
+
 def missing_note(split: str, classes: Sequence[str], most: int = 10) -> str:
     """One line that warns of classes of the training split that another split lacks."""
     shown = ", ".join(classes[:most]) + (", ..." if len(classes) > most else "")
@@ -239,13 +250,20 @@ def _pretrain(
     device, seed = device_of(file), file.study.seed
     model = architecture.build(seed=seed).to(device)
     preprocessing = Preprocessing.from_model(model, **section.data.preprocessing_overrides())
-    train = load_split(source, "train", preprocessing)
+    train = load_split(
+        source,
+        "train",
+        preprocessing,
+        cache_bytes=int(section.data.cache_gb * 2**30),
+        decode_workers=section.data.decode_workers,
+    )
     shrunk = VLoRA().adapt(model, seed=seed).to(device) if section.method == "vlora" else None
     identity = {
         "architecture": repr(architecture),
         "train": train.fingerprint,
         "recipe": identity_of(Recipe(**section.recipe_fields())),
         "seed": str(seed),
+        **preprocessing_identity(section.data),
     }
     if section.method != "full":
         identity["method"] = section.method

@@ -11,7 +11,7 @@ class Bar(Protocol):
     """One step under way."""
 
     def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
-        """Tell how much is done, a word on how it stands, and the total where it has changed."""
+        """Report the units done, a short note, and the total if it has changed."""
         ...
 
 

@@ -22,7 +22,7 @@ from glora_search.study.outcomes import Candidate, Outcome
 
 _log = logging.getLogger(__name__)
 
-# Of a steady search whose database is slower than its workers: batches that may wait, as one.
+# Batches that may wait in a steady-state search whose database is slower than its workers.
 _BACKLOG: Final = 10
 
 
@@ -107,10 +107,11 @@ def run_steady_search(
     """Evaluate all candidates that the database does not hold yet, each made for a free worker.
 
     No worker waits for another. In return the search is not a function of its seed: see
-    `glora_search.proposing.steady_state`. Stopped anywhere, it goes on from what is recorded; what
-    was under way is not made again, other candidates get its numbers. A database that is slower
-    than the workers gets larger batches, up to ten times loop.flush_every, before it holds them up;
-    so much more a SIGKILL may lose. Otherwise, errors included, as `run_search`.
+    `glora_search.proposing.steady_state`. A search that was stopped continues from the recorded
+    outcomes. Candidates that were being evaluated are lost, and new ones get their numbers. If the
+    database is slower than the workers, batches grow to ten times loop.flush_every before workers
+    have to wait, and a SIGKILL can lose that many outcomes. Everything else, errors included, is as
+    in `run_search`.
 
     Args:
         record: An open study whose lease this process holds.

@@ -204,7 +204,7 @@ def _evaluator(materials: Materials, supernet: Supernet, workers: RayWorkers | N
 
 
 def search_precision(file: StudyFile) -> Precision:
-    """What `auto` comes to where candidates are evaluated."""
+    """The precision of the study's evaluations; `auto` is resolved for the device that they use."""
     device = torch.device(_evaluation_device(file))
     return "fp32" if autocast_dtype(device, file.search.precision) is None else "bf16"
 

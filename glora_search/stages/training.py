@@ -6,7 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from glora_search.stages.prepare import Materials, device_of, use_threads
+from glora_search.stages.prepare import (
+    Materials,
+    device_of,
+    preprocessing_identity,
+    use_threads,
+)
 from glora_search.stages.progress import Progress
 from glora_search.stages.recipes import design_of, recipe_of
 from glora_search.stages.trained_once import cached_path, train_once
@@ -69,10 +74,11 @@ def supernet_file(materials: Materials) -> tuple[Path, dict[str, str]]:
         "drop_path": str(file.supernet.drop_path),
         "seed": str(file.study.seed),
     }
+    identity |= preprocessing_identity(file.data)
     design = design_of(file)
     if design != Design():
         identity["design"] = identity_of(design)
-    if file.supernet.workers > 1:  # one gives what none gives
+    if file.supernet.workers > 1:  # one worker gives the same weights as none
         identity["workers"] = str(file.supernet.workers)
     return cached_path(file.study.directory / "supernets", identity), identity
 

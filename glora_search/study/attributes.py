@@ -1,4 +1,4 @@
-"""Names under which facts of a study are stored with it, where two rooms have to agree on them."""
+"""Names of study attributes that more than one package of `glora_search` reads or writes."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class StudyNotFoundError(GLoRASearchError, KeyError):
 
 
 class SubnetNotFoundError(GLoRASearchError, LookupError):
-    """A study has no subnet that is what was asked for, or several."""
+    """No subnet of a study fits a request, or several do."""
 
 
 class StudyExistsError(GLoRASearchError, ValueError):
@@ -74,7 +74,7 @@ class StudyHeldError(GLoRASearchError, RuntimeError):
 
 
 class StudyNotRunningError(GLoRASearchError, RuntimeError):
-    """What only a running study can do was asked of one that no process drives."""
+    """A request needs a study that is running, and no process drives this one."""
 
 
 class StudyFilesError(GLoRASearchError, OSError):

@@ -1,10 +1,10 @@
 """Finalists: the best subnets of a search are scored again, and the winner is the best of these.
 
-That is done where fitness was measured in bf16: there close candidates change places, and the
-luckiest rounding wins. So they are scored in float32. And it is done where a part of the validation
-split was held out: the best of a thousand on the same images is the luckiest as well, and on images
-that the search has not seen its figures are not chosen for their luck. Plain values; who scores is
-an argument.
+There are two reasons to do so. If the search measured fitness in bf16, rounding can change the
+order of close candidates, so they are scored in float32. If a part of the validation split was held
+out, they are scored on that part: the best of a thousand candidates is partly the luckiest on the
+images of the search, and the held-out images are free of this bias. This module holds plain values;
+the function that scores is an argument.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Point = tuple[float, float]
 
 
 _ON_THE_LINE: Final = 1e-9
-"""So deep below the line through the ends of a front is a point for rounding alone."""
+"""A point that is less than this below the line through the ends of a front counts as on it."""
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,9 @@ _PLACES: Final = {
 
 
 class SupernetSection(_Recipe):
-    """How the supernet stores its choices and trains: on Ray workers, each with a path of its own a
-    step, or with workers = 0 in the driver itself, which gives what one worker gives.
+    """How the supernet stores its choices, and how it trains. With workers > 0 it trains on Ray,
+    and each worker takes a path of its own in each step. With workers = 0 it trains in the driver,
+    with the same result as one worker.
     """
 
     epochs: Epochs = AUTO

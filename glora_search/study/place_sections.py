@@ -71,8 +71,8 @@ class StudySection(Section):
 
 
 class ClusterSection(Section):
-    """Where candidates are evaluated: on Ray actors, or with workers = 0 in the driver itself; and
-    where what the study makes is kept besides its directory.
+    """Where candidates are evaluated: on Ray actors, or with workers = 0 in the driver itself. Also
+    where a second copy of the study's results is kept.
     """
 
     address: RayAddress | None = None

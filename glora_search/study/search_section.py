@@ -119,7 +119,7 @@ class SearchSection(Section):
     def _judged_by_finalists(cls, value: float, info: ValidationInfo) -> float:
         if value and info.data.get("finalists") == 0:
             raise ValueError(
-                "nobody would see the images that are held out: finalists must be above 0 with it"
+                "only finalists are scored on the held-out images, so finalists must be above 0"
             )
         return value
 

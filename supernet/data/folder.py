@@ -83,7 +83,7 @@ class FolderSource:
         if split == "test" or (split == "val" and not val_is_drawn):
             return self._examples(*self._listed(getattr(self, split)))
         files, labels = self._listed(self.train)
-        # Told at launch, not when the test split is read: names of folders alone are looked at.
+        # This reports a wrong class folder at launch, and reads no image of the other splits.
         for other in (self.val, self.test):
             if (Path(self.root) / other).is_dir():
                 self._check_classes(Path(self.root) / other)

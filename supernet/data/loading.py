@@ -1,7 +1,7 @@
 """From a source to splits: decode once what fits, stream what does not.
 
-Two doors. `load_search_splits` is that of training and search and cannot give the test split;
-`load_test_split` is that of an export or a report, which uses the test split once.
+Training and search call `load_search_splits`, which cannot return the test split. An export or a
+report calls `load_test_split`, once.
 """
 
 from __future__ import annotations

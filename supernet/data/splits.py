@@ -28,7 +28,7 @@ _DEVICE_SHARE = 0.5  # of the free device memory; the rest is for the network an
 
 
 class Split(Protocol):
-    """Images and labels in a fixed order. A value: nothing that is done with it changes it."""
+    """Images and labels in a fixed order. Immutable: no method changes the split."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What `create_dataset` is asked for, and what of the data set that is: timm's names for splits."""
+"""The arguments of timm's `create_dataset` for one split, and which images a split's name means."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class TimmSource:
                     f"{first}_split={getattr(self, f'{first}_split')!r} and "
                     f"{second}_split={getattr(self, f'{second}_split')!r} of {self.name} may hold "
                     f"the same images; name splits that do not, leave val_split out and give n_val "
-                    f"to draw val from train, or set test_split to None"
+                    f"to draw val from train"
                 )
 
     def _label_space(self, train: OpenedDataset) -> LabelSpace:

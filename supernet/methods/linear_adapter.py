@@ -1,4 +1,4 @@
-"""What methods share that change a linear layer: the frozen layer, and what it becomes."""
+"""Shared by methods that change linear layers: the base class of a layer, its merge, its search."""
 
 from __future__ import annotations
 

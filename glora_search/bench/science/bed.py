@@ -1,4 +1,4 @@
-"""A trained supernet with its data: what a question is asked of."""
+"""A trained supernet with its data, on which an experiment is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do with a search that has ended: the winner, beside everything else one could export."""
+"""Compares everything that can be exported after a search: the winner, averages, a soup, others."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ScienceTable:
             "reference": self.reference,
             "rows": [row.to_json() for row in self.rows],
             "val_loss_differences": {
-                name: None if found is None else [found.mean, found.low, found.high]
+                name: None if found is None else found.to_json()
                 for name, found in self.val_differences.items()
             },
             "seconds": dict(self.seconds),
@@ -128,7 +128,7 @@ class RankTable:
         return {
             "subnets": self.subnets,
             **{
-                name: {key: [each.mean, each.low, each.high] for key, each in found.items()}
+                name: {key: each.to_json() for key, each in found.items()}
                 for name, found in (("tau", self.taus), ("tau_top_fifth", self.top_taus))
             },
         }
@@ -233,8 +233,7 @@ class FrontTable:
             "seconds": dict(self.seconds),
             **{
                 kind: {
-                    name: None if each is None else [each.mean, each.low, each.high]
-                    for name, each in found.items()
+                    name: None if each is None else each.to_json() for name, each in found.items()
                 }
                 for kind, found in kinds.items()
             },

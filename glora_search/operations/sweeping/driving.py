@@ -104,8 +104,9 @@ def _check_trains(file: StudyFile, progress: Progress) -> None:
         )
     if file.supernet.workers > 1:
         progress.note(
-            f"a trial trains in one process; a launch will train in {file.supernet.workers}, with "
-            "as many times the images a step: give that many times supernet.batch_size to a sweep"
+            f"a trial trains in one process, but a launch trains in {file.supernet.workers}, each "
+            "with supernet.batch_size images a step; for a step of the same size, sweep with "
+            f"supernet.batch_size={file.supernet.workers * file.supernet.batch_size}"
         )
 
 

@@ -73,7 +73,7 @@ def step_of(percentage: float) -> int:
 
 
 def scored_epochs(epochs: int, percentages: list[float]) -> dict[int, float]:
-    """Epochs trained to the percentage that is reached by then; where there are fewer epochs than
-    percentages the last of those that fall together.
+    """The epochs after which a trial is scored, each with its percentage. If several percentages
+    fall on one epoch, it gets the largest of them.
     """
     return {math.ceil(epochs * p / 100 - 1e-9): p for p in sorted(percentages)}

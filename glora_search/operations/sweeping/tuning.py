@@ -1,9 +1,8 @@
 """A run of Ray Tune: Optuna proposes recipes, workers train, ASHA stops what lags behind.
 
-It runs in a process of its own beside the driver, since Ray Tune would block that one and take its
-SIGINT, and through Ray's client would send what it calls to the cluster anyway. What has ended goes
-back through a queue; the driver alone knows of a database. This process needs neither torch nor
-timm: only the workers do.
+Ray Tune has a process of its own: in the driver it would block, and take over SIGINT; through Ray's
+client it would run on the cluster anyway. The process sends ended trials to the driver through a
+queue, and only the driver uses the database. Only the workers need torch and timm.
 """
 
 from __future__ import annotations
