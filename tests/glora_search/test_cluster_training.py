@@ -63,8 +63,8 @@ def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
 
 
 def test_one_worker_trains_as_none_does(tmp_path: Path) -> None:
-    """To the last bit, into the same file: it is the same supernet to a study. On the way what the
-    worker has reached is among the artifacts.
+    """To the last bit, into the same file: it is the same supernet to a study, also where it is an
+    average of weights. On the way what the worker has reached is among the artifacts.
     """
     kept = tmp_path / "one" / "kept"
 
@@ -75,8 +75,8 @@ def test_one_worker_trains_as_none_does(tmp_path: Path) -> None:
 
     seen: set[str] = set()
     watched = Looking()
-    one = trained(tmp_path / "one", watched, workers=1)
-    none = trained(tmp_path / "none")
+    one = trained(tmp_path / "one", watched, workers=1, ema=0.9)
+    none = trained(tmp_path / "none", ema=0.9)
     assert not differing(one, none)
     files = [sorted((tmp_path / n / "runs/supernets").iterdir()) for n in ("one", "none")]
     assert [file.name for file in files[0]] == [file.name for file in files[1]]

@@ -10,16 +10,19 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reporting_studies import HOSTILE, ONE_LAYER, SWIN, Page, outcome, outcomes, recorded
 
+from glora_search.reporting import page as page_module
 from glora_search.reporting import write_report
+from glora_search.reporting.layer_grid import layer_grid_figures
 from glora_search.reporting.page import render_page
 from glora_search.reporting.snapshot import take_snapshot
 from glora_search.study.errors import ReportError
 from glora_search.study.objectives import BY_LOSS_AND_PARAMS, BY_TOP1, Objectives
-from search_spaces import GLoRASearchError
+from search_spaces import GLoRASearchError, SearchSpace, SubnetConfig
 
 pytestmark = pytest.mark.slow
 
@@ -184,6 +187,28 @@ def test_layers_that_are_named_as_in_swin_and_fitness_top1(tmp_path: Path) -> No
     assert f"The winner is trial {winner}" in page.words
     assert "The search went by val top-1" in page.words
     assert "depth: block (layers.N, layers.N.blocks.N)" in "".join(page.scripts)
+
+
+def test_the_grid_is_the_winners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where finalists were scored again, that is not the best of the search."""
+    drawn = []
+
+    def draw(space: SearchSpace, subnet: SubnetConfig) -> Any:
+        drawn.append(subnet)
+        return layer_grid_figures(space, subnet)
+
+    monkeypatch.setattr(page_module, "layer_grid_figures", draw)
+    with recorded(tmp_path, outcomes(12)) as record:
+        trials = record.trials()
+        best, second, *_ = sorted(trials, key=lambda trial: record.objectives.rank(trials[trial]))
+        scored = [
+            {"trial": second, "loss": 0.1, "top1": 0.9},
+            {"trial": best, "loss": 0.2, "top1": 0.8},
+        ]
+        record.set_attribute("finalists", scored)
+        write_report(record, tmp_path / "report.html")
+    assert f"The winner is trial {second}" in Page.read(tmp_path / "report.html").words
+    assert [subnet.digest for subnet in drawn] == [trials[second].candidate.subnet.digest]
 
 
 def test_fitness_that_is_not_measured(tmp_path: Path) -> None:

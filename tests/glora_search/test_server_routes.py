@@ -519,6 +519,15 @@ def test_a_damaged_study_can_be_deleted(
     assert client.get(f"{API}/studies/a").status_code == 404
 
 
+def test_a_study_that_is_held_keeps_what_the_server_has_of_it(database: Database) -> None:
+    """A process drives it that no server knows of."""
+    study = record(database, "a")
+    database.create_service("a", space=SPACE, attributes={"table": {"kept": 1}})
+    with study.hold(), pytest.raises(StudyHeldError):
+        database.delete("a")
+    assert database.services()["a"].attributes["table"] == {"kept": 1}
+
+
 def test_files_that_stay_are_told(
     client: TestClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

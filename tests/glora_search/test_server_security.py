@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
@@ -162,6 +163,15 @@ def test_a_small_document_cannot_stop_the_server(client: TestClient) -> None:
     told = client.post(f"{API}/studies/validate", content=spaces, headers=TOML)
     lines = {each["key"]: each["line"] for each in told.json()["mistakes"]}
     assert lines["study.name"] == 5
+
+
+def test_who_logs_in_comes_back_to_where_they_were(guarded: TestClient) -> None:
+    sent = guarded.get("/compare?study=a&study=b", follow_redirects=False)
+    assert sent.status_code == 303
+    form = {"token": TOKEN, "next": parse_qs(urlsplit(sent.headers["location"]).query)["next"][0]}
+    own = {"Origin": str(guarded.base_url)}
+    back = guarded.post("/login", data=form, headers=own, follow_redirects=False)
+    assert back.headers["location"] == "/compare?study=a&study=b"
 
 
 def test_lists_of_numbers_are_no_dotted_keys(client: TestClient) -> None:
