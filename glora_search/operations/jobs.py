@@ -13,6 +13,7 @@ __all__ = [
     "Job",
     "Submitted",
     "is_job_address",
+    "job_log",
     "job_logs",
     "job_status",
     "list_jobs",
@@ -95,6 +96,14 @@ def job_logs(name: str, address: str, *, follow: bool = False) -> Iterator[str]:
     """What a job has written; with `follow`, until it ends. `name` as in `job_status`."""
     jobs = Jobs(address)
     yield from jobs.logs(jobs.get(name), follow=follow)
+
+
+def job_log(name: str, address: str) -> str | None:
+    """What the latest job of a study has written so far; None where there is no job of it."""
+    try:
+        return "".join(job_logs(name, address))
+    except JobNotFoundError:
+        return None
 
 
 def running_job(name: str, address: str) -> Job | None:

@@ -133,6 +133,8 @@ def resume(
         record = database.open_study(name)
         file = resumed_study(stored_study(record.attributes["study"]), overrides)
         stack.enter_context(record.hold())
+        if (service := database.services().get(name)) is not None:
+            service.drop_claim()  # from now on the study's own lease says that it runs
         materials, workers = _begin(file, stack, progress, new=False)
         check_fingerprints(record.attributes["fingerprints"], materials.fingerprints, name)
         return _drive(record, materials, workers, progress)

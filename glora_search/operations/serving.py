@@ -160,7 +160,8 @@ def stop_study(database: Database, name: str, address: str | None) -> Holder | N
             f"study {name!r} is driven by {holder}, which is no job of this cluster that runs; "
             "stop it on that machine"
         )
-    stop_job(name, address, wait=False)
+    began = record is not None and record.holder is not None
+    stop_job(name, address, wait=not began)  # one that only starts ends at once
     if service is not None:
         service.drop_claim()
     return None

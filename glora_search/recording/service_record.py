@@ -128,7 +128,9 @@ class ServiceRecord:
             lease.release()
 
     def drop_claim(self) -> None:
-        """Let others start the study, if its driver has not taken over yet: its job is stopped."""
+        """Give back a claim that no driver has taken over: its job is stopped, or goes on with a
+        study, whose own lease it has.
+        """
         text, _ = self._store.read_lease()
         holder = Holder.from_json(text)
         if holder is not None and not self.is_driver(holder):

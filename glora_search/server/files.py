@@ -48,11 +48,20 @@ def logs(
     service: Served,
     tail: Annotated[int, Query(ge=1, le=10_000_000, description="Bytes from its end.")] = 100_000,
 ) -> Response:
-    """What the processes of a study have written that servers of this machine started."""
+    """What the processes of a study have written that servers of this machine started, or its
+    latest job on the cluster.
+    """
+    if service.settings.address is not None:
+        from glora_search.operations.jobs import job_log
+
+        text = job_log(name, service.settings.address)
+        if text is not None:
+            end = text.encode()[-tail:].decode("utf-8", "ignore")
+            return Response(end, media_type="text/plain; charset=utf-8")
     path = service.log(name)
     if path is None:
         service.status(name)  # raises where there is no such study
-        raise RefusedError(404, f"study {name!r} has no log on this machine")
+        raise RefusedError(404, f"study {name!r} has no log here")
     with path.open("rb") as log:
         log.seek(max(0, path.stat().st_size - tail))
         text = log.read().decode("utf-8", "replace")

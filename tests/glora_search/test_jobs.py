@@ -162,7 +162,11 @@ def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_p
 
     with server_of(site, tmp_path) as server:
         server.resume("far")
+        server.stop("far")  # its job hardly runs
+        assert not server.status("far")["running"]
+        server.resume("far")
         told = server.wait("far")
+        assert "searching" in server.logs("far")
     assert (told["status"], told["evaluated"]) == ("complete", 800)
     wait_for(lambda: site.status("far") == "SUCCEEDED")  # by the study's name, the latest job
     assert before <= set(kept(site.storage, "far"))

@@ -5,6 +5,7 @@ at all.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import timm
 import torch
 from huggingface_hub import metadata_load
+from model_hub import model_hub
 from small_networks import DIGITS, digits, filled_supernet, images_for
 from torch import Tensor, nn
 
@@ -217,6 +219,33 @@ def test_the_folder_is_a_hugging_face_repository(exported: Exported) -> None:
     assert "| test: read once, for this export | 896 | 43.75 | 1.5000 |" in card
     assert "1,234 of the adapter" in card
     assert "`model.onnx`, `model.pt2`" in card
+
+
+_FROM_THE_HUB = """
+import sys, timm, torch
+model = timm.create_model("hf-hub:ada/digits", pretrained=True).eval()
+with torch.inference_mode():
+    torch.save(model(torch.linspace(-1, 1, 3 * 64).reshape(3, 1, 8, 8)), sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_timm_loads_the_folder_from_a_hub(exported: Exported, tmp_path: Path) -> None:
+    """By name alone, as `hf-hub:` does with what was uploaded; the hub is this test's."""
+    out = tmp_path / "logits.pt"
+    with model_hub("ada/digits", exported.directory) as endpoint:
+        variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", _FROM_THE_HUB, str(out)],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    with torch.inference_mode():
+        expected = exported.network(torch.linspace(-1, 1, 3 * 64).reshape(3, 1, 8, 8))
+    assert torch.equal(torch.load(out), expected)
 
 
 # Whole or not at all

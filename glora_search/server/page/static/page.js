@@ -15,31 +15,40 @@ function sections(root) {
   return [...root.querySelectorAll("section[id]")];
 }
 
-function replace(old, fresh) {
+// What a reader has opened, ticked, typed, focused and scrolled within `old`, to be put back after it
+// was replaced.
+function keep(old) {
   const open = [...old.querySelectorAll("details[id]")].map((d) => [d.id, d.open]);
   const checked = [...old.querySelectorAll("input:checked")].map((i) => i.value);
   const typed = [...old.querySelectorAll("textarea[id], input[type=number][id]")].map((i) => [i.id, i.value]);
   const focus = old.contains(document.activeElement) ? document.activeElement : null;
   const scrolled = [...old.querySelectorAll(".scroll, pre")].map((e) => e.scrollLeft);
+  return (fresh) => {
+    for (const [id, value] of open) {
+      const details = document.getElementById(id);
+      if (details) details.open = value;
+    }
+    for (const [id, value] of typed) {
+      const field = document.getElementById(id);
+      if (field) field.value = value;
+    }
+    for (const input of fresh.querySelectorAll("input[type=checkbox]")) {
+      input.checked = checked.includes(input.value);
+    }
+    fresh.querySelectorAll(".scroll, pre").forEach((e, k) => { e.scrollLeft = scrolled[k] || 0; });
+    if (focus) {
+      const same = focus.id ? document.getElementById(focus.id)
+        : [...fresh.querySelectorAll("a, button, input, summary")].find(
+          (e) => e.outerHTML === focus.outerHTML || (e.value && e.value === focus.value));
+      if (same) same.focus({ preventScroll: true });
+    }
+  };
+}
+
+function replace(old, fresh) {
+  const restore = keep(old);
   old.replaceWith(fresh);
-  for (const [id, value] of open) {
-    const details = document.getElementById(id);
-    if (details) details.open = value;
-  }
-  for (const [id, value] of typed) {
-    const field = document.getElementById(id);
-    if (field) field.value = value;
-  }
-  for (const input of fresh.querySelectorAll("input[type=checkbox]")) {
-    input.checked = checked.includes(input.value);
-  }
-  fresh.querySelectorAll(".scroll, pre").forEach((e, k) => { e.scrollLeft = scrolled[k] || 0; });
-  if (focus) {
-    const same = focus.id ? document.getElementById(focus.id)
-      : [...fresh.querySelectorAll("a, button, input, summary")].find(
-        (e) => e.outerHTML === focus.outerHTML || (e.value && e.value === focus.value));
-    if (same) same.focus({ preventScroll: true });
-  }
+  restore(fresh);
 }
 
 function merge(text) {
@@ -47,9 +56,9 @@ function merge(text) {
   const ids = (root) => sections(root).map((s) => s.id).join(" ");
   const raw = new Map(sections(fresh).map((s) => [s.id, s.outerHTML]));
   if (ids(fresh) !== ids(live)) {
-    const within = live.contains(document.activeElement) ? document.activeElement.id : "";
+    const restore = keep(live);
     live.replaceChildren(...fresh.childNodes);
-    if (within && document.getElementById(within)) document.getElementById(within).focus();
+    restore(live);
   } else {
     for (const section of sections(fresh)) {
       if (drawn.get(section.id) !== raw.get(section.id)) {
