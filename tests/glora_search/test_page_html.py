@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from html.parser import HTMLParser
@@ -56,6 +57,7 @@ def _make(
 ) -> Any:
     search = {"population": 10, "generations": 4, "max_failures": 10}
     study = {"study": {"name": name}, "data": {"n_val": 500}, "search": search}
+    study["cluster"] = {"workers": 2}
     record = database.create_study(
         name,
         space=SPACE,
@@ -176,6 +178,18 @@ def test_a_study_is_shown_in_every_state(client: TestClient, name: str) -> None:
     buttons["two"] = set()
     does = {name for name in shown.ids() if name.startswith("do-")}
     assert does == buttons.get(name, {"do-resume", "do-resume-changed"})
+
+
+def test_one_sees_how_a_training_goes_and_how_busy_workers_are(
+    client: TestClient, settings: ServerSettings
+) -> None:
+    """The log has a line for each epoch."""
+    folder = settings.root / "fresh"
+    folder.mkdir(exist_ok=True)
+    (folder / "service.log").write_text("training the supernet: 3/50, loss 1.2\n")
+    assert "training the supernet: 3/50, loss 1.2" in client.get("/studies/fresh").text
+    busy = page(client, "/studies/running").words
+    assert re.search(r"0\.\d of 2 workers were busy on average, \d+(\.\d+)? % of the time", busy)
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -242,7 +242,14 @@ def _study(request: Request, name: str) -> dict[str, Any]:
         "exports_at": f"{address}/export",
         "may_export": facts.can_export and visitor_of(request).changes,
         "busy": service.busy_workers(name) if state.word == "searching" else None,
+        "asked": _workers(shown.snapshot.facts.study),
     }
+
+
+def _workers(study: Mapping[str, Any]) -> int | None:
+    """How many workers a study file asks for; None where it takes what is there, or none."""
+    asked = (study.get("cluster") or {}).get("workers")
+    return asked if isinstance(asked, int) and asked > 0 else None
 
 
 def _unlaunched(request: Request, name: str, not_found: StudyNotFoundError) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def state_of(
     error = said if said is not None and said.lower().startswith("error:") else None
     if held_by is not None:
         word = status if status is not None and status in _STAGES else "running"
-        return State("running", word, f"Running: {happens}. Driven by {held_by}.")
+        told = f"Running: {happens}. Driven by {held_by}."
+        return State("running", word, f"{told} Last in its log: {said}" if said else told)
     if status == "complete":
         return State("finished", "finished", "Finished: searched to its end and exported.")
     if status == CREATED:
