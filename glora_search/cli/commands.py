@@ -64,7 +64,7 @@ Examples:
     "--server",
     metavar="URL",
     help="Send the command to the server at URL (see `glora-search serve`). Works for launch, "
-    "resume, stop, status, logs, report, export and delete.",
+    "start, resume, stop, status, logs, report, export and delete.",
 )
 @click.pass_context
 def cli(ctx: click.Context, verbose: bool, server: str | None) -> None:

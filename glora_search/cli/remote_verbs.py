@@ -46,6 +46,18 @@ def launch(
         _follow(client, name, detach, as_json)
 
 
+@click.command(short_help="Launch a study that was created and not started.")
+@click.argument("name")
+@detach
+@options.as_json
+@click.pass_obj
+def start(server: str, name: str, detach: bool, as_json: bool) -> None:
+    """Launch a study that was created on the server, and follow it to its end."""
+    with _client(server) as client:
+        client.start(name)
+        _follow(client, name, detach, as_json)
+
+
 @click.command(short_help="Go on with a study where it stopped.")
 @click.argument("name")
 @options.overrides("where candidates are evaluated, how often things are written, the export")
@@ -153,7 +165,7 @@ def delete(server: str, name: str, confirm: str, files: bool) -> None:
     click.echo(name)
 
 
-VERBS: Final = (launch, resume, stop, status, logs, export, report, delete)
+VERBS: Final = (launch, start, resume, stop, status, logs, export, report, delete)
 
 
 def _unpack(packed: Path, path: Path) -> None:

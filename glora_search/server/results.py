@@ -70,7 +70,7 @@ def history(name: StudyName, service: Served) -> dict[str, Any]:
 def front(
     name: StudyName,
     service: Served,
-    measure: Annotated[Literal["loss", "top1"], Query()] = "loss",
+    measure: Annotated[Literal["loss", "top1", "calibrated-loss"], Query()] = "loss",
 ) -> dict[str, Any]:
     """The subnets that no other beats in the measure with as few parameters, parameters rising."""
     view = service.view(name)

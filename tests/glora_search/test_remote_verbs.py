@@ -13,6 +13,7 @@ from recording_cases import SPACE
 from server_cases import TOKEN, begun_by, exported, record, served, storage
 
 from glora_search.cli.commands import cli
+from glora_search.client import Client
 from glora_search.recording import Database
 from glora_search.study.errors import StudyFileError, StudyNotFoundError, StudyNotRunningError
 from glora_search.study.examples import load_example
@@ -90,4 +91,9 @@ def test_studies_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         written = tmp_path / "runs" / "digits" / "study.toml"
         assert "population = 60" in written.read_text()
         terminal.says("resume", "b", "--set", "cluster.workers=2", "--detach")
-    assert began == [("launch", "study.toml"), ("resume", "b", "--set", "cluster.workers=2")]
+        table = {**tomllib.loads(load_example("digits")), "study": {"name": "created"}}
+        with Client(url, token=TOKEN) as client:
+            assert client.create(table) == "created"
+        assert "created: starting" in terminal.says("start", "created", "--detach")
+    launched = ("launch", "study.toml")
+    assert began == [launched, ("resume", "b", "--set", "cluster.workers=2"), launched]
