@@ -115,6 +115,12 @@ def evaluated(address: str, study: str) -> int:
         return int(json.load(answer)["evaluated"])
 
 
+def check_width(page: Any) -> None:
+    """Nothing hangs out of a narrow screen: tables scroll by themselves."""
+    wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1], page.url
+
+
 def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     tmp_path: Path,
 ) -> None:
@@ -129,6 +135,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         browsing(viewport={"width": 390, "height": 800}) as (page, complaints),
     ):
         page.goto(f"{address}/new")
+        check_width(page)
         page.fill("#text", toml_text(table).replace("population", "popluation"))
         page.click("text=Start the study")
         assert "did you mean 'population'" in page.inner_text("li.wrong")
@@ -151,11 +158,16 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         page.wait_for_selector(".state-finished")
         assert page.inner_text("#state .of") == "328 of 328"
         assert page.locator("#winner table").count() == 2
+        check_width(page)
         runner.running.succeed()
 
         with page.expect_download() as download:
             page.click("text=Download the export")
         download.value.save_as(tmp_path / "export.zip")
+        page.keyboard.press("Tab")  # from the link on, by keyboard alone
+        assert page.evaluate("document.activeElement !== document.body")
+        page.goto(address)
+        check_width(page)
         assert complaints == []
     with zipfile.ZipFile(tmp_path / "export.zip") as archive:
         archive.extractall(tmp_path / "export")

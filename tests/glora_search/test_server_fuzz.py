@@ -1,10 +1,12 @@
 """Requests that nobody thought of: from the OpenAPI document by schemathesis, few and seeded.
 
-By hand once with thousands; docs/service.md is about what they must not reach.
+`GLORA_SEARCH_FUZZ_EXAMPLES=250` makes thousands of them; docs/service.md is about what they must
+not reach.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from glora_search.recording import Database
 from glora_search.server.app import make_app
 
 HOST = {"Host": "127.0.0.1:8484"}
+EXAMPLES = int(os.environ.get("GLORA_SEARCH_FUZZ_EXAMPLES", "4"))
 
 
 @pytest.mark.slow
@@ -36,7 +39,7 @@ def test_no_request_breaks_the_server(tmp_path: Path) -> None:
 
         @seed(7)
         @examples(
-            max_examples=4,
+            max_examples=EXAMPLES,
             deadline=None,
             database=None,
             phases=[Phase.generate],
