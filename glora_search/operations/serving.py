@@ -156,6 +156,9 @@ def stop_study(database: Database, name: str, address: str | None) -> Holder | N
     from glora_search.operations.jobs import running_job, stop_job
 
     if running_job(name, address) is None:
+        if service is not None and not ServiceRecord.is_driver(holder):
+            service.drop_claim()
+            raise StudyNotRunningError(f"study {name!r} does not run: its job has ended")
         raise StudyHeldError(
             f"study {name!r} is driven by {holder}, which is no job of this cluster that runs; "
             "stop it on that machine"

@@ -21,11 +21,11 @@ from recording_cases import SPACE, outcome
 from server_cases import OWN, begun_by, exported, keys_of, record, settings, storage
 from tiny_study import study_table
 
-from glora_search.operations import serving
+from glora_search.operations import jobs, serving
 from glora_search.operations.running import LOG
-from glora_search.recording import Database, service_record
+from glora_search.recording import Database, Holder, service_record
 from glora_search.server.app import make_app
-from glora_search.study.errors import StudyHeldError
+from glora_search.study.errors import StudyHeldError, StudyNotRunningError
 from glora_search.study.objectives import BY_LOSS
 from glora_search.study.reading import parse_study
 from glora_search.study.toml_text import toml_text
@@ -478,6 +478,23 @@ def test_a_start_is_held_by_its_driver_however_long_it_prepares(
         claim.keep()
     service.drop_claim()  # its job was stopped
     assert service.starter is None
+
+
+def test_a_job_that_ended_before_it_drove_its_study_frees_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one whose packages are missing. What a process elsewhere drives is not freed."""
+    monkeypatch.setattr(jobs, "running_job", lambda name, address: None)
+    service = database.create_service("a", space=SPACE, attributes={"table": {}})
+    with service.claim() as claim:
+        claim.keep()
+    with pytest.raises(StudyNotRunningError, match="its job has ended"):
+        serving.stop_study(database, "a", "http://127.0.0.1:1")
+    assert service.starter is None
+    study = record(database, "b")
+    monkeypatch.setattr(Holder, "is_here", False)
+    with study.hold(), pytest.raises(StudyHeldError, match="stop it on that machine"):
+        serving.stop_study(database, "b", "http://127.0.0.1:1")
 
 
 def test_a_process_that_cannot_be_interrupted_is_told(
