@@ -338,6 +338,14 @@ def test_studies_are_compared(client: TestClient) -> None:
     assert "no study 'fresh'" in page(client, "/compare?study=finished&study=fresh", 404).words
 
 
+def test_studies_that_are_too_many_are_told(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_MOST_COMPARED", 2)
+    words = page(client, "/compare?study=finished&study=halted&study=by-top1").words
+    assert "At most 2 studies are compared; the first of them are shown." in words
+
+
 # Forms
 
 

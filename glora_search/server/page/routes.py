@@ -91,7 +91,8 @@ def study_live(request: Request, name: str) -> HTMLResponse:
 @router.get("/compare")
 def compare(request: Request) -> HTMLResponse:
     """Two studies or more, side by side."""
-    chosen = list(dict.fromkeys(request.query_params.getlist("study")))[:_MOST_COMPARED]
+    asked = list(dict.fromkeys(request.query_params.getlist("study")))
+    chosen = asked[:_MOST_COMPARED]
     service: Service = request.app.state.service
     choices = [s.name for s in service.database.list_studies() if s.n_complete]
     problem, shown = None, {}
@@ -101,6 +102,8 @@ def compare(request: Request) -> HTMLResponse:
     elif len(chosen) == 1:
         problem = "A comparison needs two studies; choose another one below."
     elif chosen:
+        if len(asked) > len(chosen):
+            problem = f"At most {_MOST_COMPARED} studies are compared; the first of them are shown."
         found = [_launched(request, name) for name in chosen]
         shown = comparison_view([(study.snapshot, state) for study, state, _ in found])
     values: dict[str, Any] = {"columns": (), "charts": (), "front": None, "differing": (), **shown}
