@@ -14,6 +14,7 @@ import pytest
 from fork_server import Running, glora_search, wait_until
 from tiny_study import found, study, write_study
 
+from glora_search.operations import study_status
 from glora_search.operations.launching import SearchResult, launch, resume
 from glora_search.recording import Database
 from glora_search.stages import prepare as prepare_module
@@ -127,6 +128,24 @@ def test_resume_after_sigkill(
     mine = result.export.directory / "model.safetensors"
     theirs = undisturbed.export.directory / "model.safetensors"
     assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_a_front_is_the_same_after_sigkill(tmp_path: Path) -> None:
+    """A search of two objectives, killed in its midst."""
+    search = {**LONG["search"], "objectives": ["loss", "params"]}
+    alone = launch_here(tmp_path / "alone", search=search)
+    (tmp_path / "killed").mkdir()
+    process = start(tmp_path / "killed", search=search)
+    assert wait_until(in_search(tmp_path / "killed"), process, poll_s=0.002), process.errors
+    process.kill()
+    with Database.open(storage(tmp_path / "killed"), create=False) as database:
+        assert len(database.open_study("tiny").history()) < len(alone.outcomes)
+    result = resume("tiny", storage=storage(tmp_path / "killed"))
+    assert found(result.outcomes) == found(alone.outcomes)
+    fronts = [study_status("tiny", storage(tmp_path / n)).front for n in ("killed", "alone")]
+    digests = [[o.candidate.subnet.digest for _, o in f.members] for f in fronts if f is not None]
+    assert digests[0] == digests[1]
+    assert len(digests[0]) > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
