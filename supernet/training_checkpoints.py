@@ -52,23 +52,18 @@ def save_training(
 
 def trained_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights in a checkpoint, by parameter, without the optimizer's state."""
-    return {
-        key.removeprefix("model/"): tensor
-        for key, tensor in tensors.items()
-        if key.startswith("model/")
-    }
+    return _below("model/", tensors)
 
 
 def final_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights with which a training ends that wrote this checkpoint last: their averages where
     there are any.
     """
-    averaged = {
-        key.removeprefix("average/"): tensor
-        for key, tensor in tensors.items()
-        if key.startswith("average/")
-    }
-    return averaged or trained_state(tensors)
+    return _below("average/", tensors) or trained_state(tensors)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
 def restore_training(

@@ -167,11 +167,16 @@ class JobRunner:
         check_answers(parts.hostname or "", port, self.address)
 
 
+def end_of(log: Path, most: int) -> str:
+    """The end of a log: at most so many bytes."""
+    with log.open("rb") as written:
+        written.seek(max(0, log.stat().st_size - most))
+        return written.read().decode("utf-8", "replace")
+
+
 def last_words(log: Path) -> str | None:
     """The last line of a log that is for people; None where there is none yet."""
-    with log.open("rb") as written:
-        written.seek(max(0, log.stat().st_size - _TAIL))
-        lines = written.read().decode("utf-8", "replace").splitlines()
+    lines = end_of(log, _TAIL).splitlines()
     # What a verb prints at its end is a document for programs.
     told = [line.strip() for line in lines if line[:1] not in ("", " ", "{", "}")]
     return told[-1][:500] if told else None

@@ -29,7 +29,21 @@ BODY: Final[dict[str, Any]] = {
 _DEEPEST: Final = 50  # levels; a study file has four
 _TOO_DEEP: Final = "it is nested too deeply"
 _BRACKETS: Final = re.compile(r"[\[\]{}]")
-_DOTTED: Final = re.compile(r"""[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*'|[. \t]|.|\n""")
+_TOKEN: Final = re.compile(
+    r"""
+    (?P<part> [A-Za-z0-9_-]+
+      | \"{3} (?: [^"\\] | \\. | "{1,2}(?!") )*+ "{3,5}
+      | '{3} (?: [^'] | '{1,2}(?!') )*+ '{3,5}
+      | " (?: [^"\\\n] | \\[^\n] )*+ "
+      | ' [^'\n]*+ ' )
+    | (?P<open> ["'] )
+    | (?P<skipped> [ \t]+ | \#[^\n]* )
+    | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""TOML as far as it matters here: words and strings, a quote that nothing closes, blanks."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-\s]+")
 _KEY: Final = re.compile(r"\s*([A-Za-z0-9_.\-]+)\s*=")
 
@@ -103,19 +117,19 @@ def _check_brackets(text: str) -> None:
 
 def _check_dotted(text: str) -> None:
     """Raise ValueError for a key of so many parts that the parser's notes on it fill the memory:
-    they grow with the square of the parts. One look at each character.
+    they grow with the square of the parts. One look at each character, up to where the parser ends.
     """
     parts, after_dot = 0, False
-    for found in _DOTTED.finditer(text):
-        token = found[0]
-        if token in (" ", "\t"):
+    for found in _TOKEN.finditer(text):
+        if found.lastgroup == "open":
+            return  # the parser refuses the text there
+        if found.lastgroup == "skipped":
             continue
-        if token == ".":
-            after_dot = True
-            continue
-        is_part = token[0] in "\"'" or token[0].isalnum() or token[0] in "_-"
-        parts = (parts + 1 if after_dot else 1) if is_part else 0
-        after_dot = False
+        if found.lastgroup == "part":
+            parts = parts + 1 if after_dot else 1
+        elif found[0] != ".":
+            parts = 0
+        after_dot = found[0] == "."
         if parts > _DEEPEST:
             raise ValueError(_TOO_DEEP)
 

@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
+from glora_search.operations.running import end_of
 from glora_search.server.archives import BYTES, files_in
 from glora_search.server.problems import RefusedError, told
 from glora_search.server.service import Served, Service
@@ -62,10 +63,7 @@ def logs(
     if path is None:
         service.status(name)  # raises where there is no such study
         raise RefusedError(404, f"study {name!r} has no log here")
-    with path.open("rb") as log:
-        log.seek(max(0, path.stat().st_size - tail))
-        text = log.read().decode("utf-8", "replace")
-    return Response(text, media_type="text/plain; charset=utf-8")
+    return Response(end_of(path, tail), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/studies/{name}/artifacts", response_model=FilesShape, summary="Files of the export")

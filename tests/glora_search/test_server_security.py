@@ -155,10 +155,20 @@ def test_a_small_document_cannot_stop_the_server(client: TestClient) -> None:
     """The parser's notes on a dotted key grow with the square of its parts, and so would fill the
     memory; a look for headers that tries each space would take hours.
     """
-    for name in ("a", '"a.b"', "'a' "):
-        document = ".".join([name] * 20_000) + " = 1"
+    key = ".".join(["a"] * 20_000)
+    documents = [
+        *(".".join([name] * 20_000) + " = 1" for name in ("a", '"a.b"', "'a' ", r'"\""')),
+        f"# it's a comment\n{key} = 1",
+        # what stands in strings of any kind hides nothing that comes after them
+        *(f"x = {{y = {text}, {key} = 1}}" for text in ('"""a"b"""', "'''a'b'''", r'"\\"')),
+        f'x = """\n" """\n{key} = 1',
+    ]
+    for document in documents:
         told = client.post(f"{API}/studies/validate", content=document, headers=TOML)
         assert (told.status_code, "nested too deeply" in told.json()["detail"]) == (422, True)
+    for quotes in ('"', "'", '\\"', '"""', "'\"", '"" '):
+        told = client.post(f"{API}/studies/validate", content=quotes * 50_000, headers=TOML)
+        assert told.status_code == 422
     spaces = 'x = """\n[' + " " * 50_000 + '\n"""\n[ study ] # one\nname = 1'
     told = client.post(f"{API}/studies/validate", content=spaces, headers=TOML)
     lines = {each["key"]: each["line"] for each in told.json()["mistakes"]}

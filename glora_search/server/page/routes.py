@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from glora_search.operations.running import end_of
 from glora_search.operations.served_exports import ServedExport, served_exports, why_not
 from glora_search.operations.serving import (
     CREATED,
@@ -296,8 +297,5 @@ def _log(service: Service, name: str) -> str:
     path = service.log(name)
     if path is None:
         return ""
-    with path.open("rb") as log:
-        size = path.stat().st_size
-        log.seek(max(0, size - _LOG_TAIL))
-        text = log.read().decode("utf-8", "replace")
-    return text if size <= _LOG_TAIL else text.partition("\n")[2]
+    text = end_of(path, _LOG_TAIL)
+    return text if path.stat().st_size <= _LOG_TAIL else text.partition("\n")[2]
