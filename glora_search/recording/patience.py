@@ -130,7 +130,7 @@ class PatientStore:
     def values(self) -> list[float]:  # noqa: D102
         return self._patience.attempt(self._store.values)
 
-    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+    def evaluation_s(self, within_s: float) -> dict[str, float]:  # noqa: D102
         return self._patience.attempt(lambda: self._store.evaluation_s(within_s))
 
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102

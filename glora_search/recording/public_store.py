@@ -126,10 +126,14 @@ class PublicStore:
     def values(self) -> list[float]:  # noqa: D102
         return [trial.values[0] for trial in self._ours() if trial.values]
 
-    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+    def evaluation_s(self, within_s: float) -> dict[str, float]:  # noqa: D102
         since = datetime.now() - timedelta(seconds=within_s)
         ended = [t for t in self._ours() if t.datetime_complete and t.datetime_complete >= since]
-        return float(sum(trial.user_attrs["eval_s"] for trial in ended))
+        seconds: dict[str, float] = {}
+        for attributes in (trial.user_attrs for trial in ended):
+            worker = attributes["worker"]
+            seconds[worker] = seconds.get(worker, 0.0) + attributes["eval_s"]
+        return seconds
 
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         attributes = self.attributes()

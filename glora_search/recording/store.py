@@ -93,8 +93,8 @@ class StudyStore(Protocol):
         """The first value of each of our complete trials, in the order of their numbers."""
         ...
 
-    def evaluation_s(self, within_s: float) -> float:
-        """Seconds of evaluation of the trials that were recorded within the last `within_s`."""
+    def evaluation_s(self, within_s: float) -> dict[str, float]:
+        """Worker to its seconds of evaluation, of trials recorded within the last `within_s`."""
         ...
 
     def read_lease(self) -> tuple[str | None, float]:

@@ -161,8 +161,8 @@ class StudyRecord:
         """How many outcomes are recorded, and the best value, without reading all of them."""
         return self._store.tally()
 
-    def evaluation_s(self, within_s: float) -> float:
-        """Seconds of evaluation of the outcomes that were recorded within the last `within_s`."""
+    def evaluation_s(self, within_s: float) -> dict[str, float]:
+        """Worker to its seconds of evaluation, of outcomes recorded within the last `within_s`."""
         return self._store.evaluation_s(within_s)
 
 

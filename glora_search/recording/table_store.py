@@ -206,20 +206,23 @@ class TableStore:
         with self._connection.reading() as c:
             return list(c.scalars(query))
 
-    def evaluation_s(self, within_s: float) -> float:  # noqa: D102
+    def evaluation_s(self, within_s: float) -> dict[str, float]:  # noqa: D102
         since = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=within_s)
-        seconds = sa.func.sum(sa.cast(_ATTRIBUTES.c.value_json, sa.Float))
+        taken, worker = _ATTRIBUTES.alias(), _ATTRIBUTES.alias()
         query = (
-            sa.select(seconds)
-            .join(_TRIALS, _TRIALS.c.trial_id == _ATTRIBUTES.c.trial_id)
+            sa.select(worker.c.value_json, sa.func.sum(sa.cast(taken.c.value_json, sa.Float)))
+            .join(_TRIALS, _TRIALS.c.trial_id == taken.c.trial_id)
+            .join(worker, worker.c.trial_id == taken.c.trial_id)
             .where(
                 _TRIALS.c.study_id == self._study_id,
                 _TRIALS.c.datetime_complete >= since,
-                _ATTRIBUTES.c.key == "eval_s",
+                taken.c.key == "eval_s",
+                worker.c.key == "worker",
             )
+            .group_by(worker.c.value_json)
         )
         with self._connection.reading() as c:
-            return float(c.scalar(query) or 0.0)
+            return {json.loads(name): float(seconds) for name, seconds in c.execute(query)}
 
     def read_lease(self) -> tuple[str | None, float]:  # noqa: D102
         with self._connection.reading() as c:

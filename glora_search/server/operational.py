@@ -125,7 +125,8 @@ class _Studies:
                 if study.flush_s is not None:
                     flush.add_metric([study.study], study.flush_s)
                 if study.status not in (CREATED, STARTING):
-                    busy.add_metric([study.study], self._service.busy_workers(study.study))
+                    shares = self._service.busy_workers(study.study)
+                    busy.add_metric([study.study], sum(shares.values()))
         yield from (outcomes, queue, running, best, busy, workers, flush)
 
 

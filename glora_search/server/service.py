@@ -130,9 +130,10 @@ class Service:
         except OSError:  # it was deleted just now, or is another user's
             return None
 
-    def busy_workers(self, name: str, within_s: float = 60.0) -> float:
-        """Seconds of evaluation a second, in what was recorded lately of a study."""
-        return self.database.open_study(name).evaluation_s(within_s) / within_s
+    def busy_workers(self, name: str, within_s: float = 60.0) -> dict[str, float]:
+        """Worker to its seconds of evaluation a second, in what was recorded lately of a study."""
+        seconds = self.database.open_study(name).evaluation_s(within_s)
+        return {worker: spent_s / within_s for worker, spent_s in seconds.items()}
 
     def close(self) -> None:
         """Close the database."""

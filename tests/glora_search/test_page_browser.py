@@ -28,6 +28,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_MS = 300_000
+SERIOUS = ("serious", "critical")
 
 pytestmark = [
     pytest.mark.slow,
@@ -121,6 +122,17 @@ def check_width(page: Any) -> None:
     assert wide[0] <= wide[1], page.url
 
 
+def check_access(page: Any) -> None:
+    """Axe finds nothing serious, in the light page and in the dark one."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        violations = Axe().run(page).response["violations"]
+        found = {v["id"]: v["nodes"][0]["html"] for v in violations if v["impact"] in SERIOUS}
+        assert not found, (page.url, scheme)
+
+
 def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     tmp_path: Path,
 ) -> None:
@@ -140,6 +152,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         page.click("text=Start the study")
         assert "did you mean 'population'" in page.inner_text("li.wrong")
         assert page.inner_text("li.wrong").startswith("popluation = 8")
+        check_access(page)
         complaints.clear()  # the browser notes that the answer was 422
 
         page.fill("#text", toml_text(table))
@@ -151,6 +164,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         assert page.locator("#history").count() == 1
         done = int(page.inner_text("#state .of").partition(" of ")[0])
         assert 0 < done < 328
+        check_access(page)
 
         page.click("#changes summary")
         page.fill("#overrides", "search.flush_every = 8\n\ncluster.workers=0")
@@ -159,6 +173,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         assert page.inner_text("#state .of") == "328 of 328"
         assert page.locator("#winner table").count() == 2
         check_width(page)
+        check_access(page)
         runner.running.succeed()
 
         with page.expect_download() as download:
@@ -166,8 +181,10 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         download.value.save_as(tmp_path / "export.zip")
         page.keyboard.press("Tab")  # from the link on, by keyboard alone
         assert page.evaluate("document.activeElement !== document.body")
-        page.goto(address)
-        check_width(page)
+        for path in ("", "compare?study=tiny", "login"):
+            page.goto(f"{address}/{path}")
+            check_width(page)
+            check_access(page)
         assert complaints == []
     with zipfile.ZipFile(tmp_path / "export.zip") as archive:
         archive.extractall(tmp_path / "export")

@@ -23,11 +23,12 @@ from glora_search.server.page.charts import (
 )
 from glora_search.server.page.choices import survival_charts, token_css
 from glora_search.server.page.figures import (
+    Compared,
     history_chart,
     spark_path,
     trade_off_chart,
 )
-from glora_search.server.page.fronts import front_of
+from glora_search.server.page.fronts import front_of, shared_growth
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.workers import worker_lines
 from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, LOSS, TOP1
@@ -152,6 +153,23 @@ def test_workers_share_all_of_the_work() -> None:
         ("node:1", 19, 1),
     }
     assert sum(line.share for line in lines) == pytest.approx(1)
+
+
+def test_hypervolumes_of_two_studies_have_one_reference() -> None:
+    """Otherwise the study with the worse first generation would seem to cover more."""
+    worse = {n: replace(o, loss=(o.loss or 0) + 1) for n, o in TRIALS.items() if not o.failed}
+    alone = hypervolume_so_far(TRIALS, BY_LOSS_AND_PARAMS)[-1]
+    other = hypervolume_so_far(worse, BY_LOSS_AND_PARAMS)[-1]
+    assert other == pytest.approx(alone), "each up to its own worst"
+    pair = [Compared(0, "good", TRIALS), Compared(2, "bad", worse)]
+    shared = shared_growth(pair, BY_LOSS_AND_PARAMS)
+    assert shared is not None
+    assert shared.last["bad"] == pytest.approx(other)
+    assert shared.last["good"] > alone + 0.3
+    heights = {css: numbers(path(shared.chart, css))[-2] for css in ("series-0", "series-2")}
+    assert heights["series-0"] < heights["series-2"], "up is towards 0 on the page"
+    assert shared_growth(pair[:1], BY_LOSS_AND_PARAMS) is None
+    assert shared_growth([pair[0], Compared(1, "none", {})], BY_LOSS_AND_PARAMS) is None
 
 
 def test_the_front_of_two_objectives_has_its_knee_and_grows(tmp_path: Path) -> None:

@@ -188,7 +188,10 @@ def test_one_sees_how_a_training_goes_and_how_busy_workers_are(
     folder.mkdir(exist_ok=True)
     (folder / "service.log").write_text("training the supernet: 3/50, loss 1.2\n")
     assert "training the supernet: 3/50, loss 1.2" in client.get("/studies/fresh").text
-    busy = page(client, "/studies/running").words
+    shown = page(client, "/studies/running")
+    busy = shown.words
+    assert "Busy in the last minute" in busy
+    assert "Busy in the last minute" not in page(client, "/studies/finished").words
     assert re.search(r"0\.\d of 2 workers were busy on average, \d+(\.\d+)? % of the time", busy)
 
 

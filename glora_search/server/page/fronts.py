@@ -11,6 +11,7 @@ from glora_search.reporting.snapshot import Snapshot
 from glora_search.server.page.charts import (
     SIDE,
     Chart,
+    Key,
     Scale,
     Shape,
     placed,
@@ -19,7 +20,9 @@ from glora_search.server.page.charts import (
     x_ticks,
     y_ticks,
 )
-from glora_search.server.page.figures import trade_off_chart
+from glora_search.server.page.figures import Compared, trade_off_chart
+from glora_search.study.fronts import growth, point, reference_of
+from glora_search.study.objectives import Objectives
 
 _MOST_ROWS: Final = 40
 
@@ -72,15 +75,70 @@ def hypervolume_chart(grown: Sequence[float]) -> Chart:
     Args:
         grown: In the order of the search, at least one.
     """
-    x, y = Scale(0.0, max(len(grown), 2) + 0.0), scale_of([0.0, *grown])
-    places = placed([(k + 1, value) for k, value in enumerate(grown)], x, y)
+    told = f"The hypervolume of the front over {len(grown):,} evaluations: {grown[-1]:.4f}."
+    return _growth_chart({"best": grown}, told)
+
+
+@dataclass(frozen=True)
+class SharedGrowth:
+    """How the fronts of several studies grew, all measured up to one point.
+
+    Args:
+        objectives: Of all of them.
+        chart: A line for each study.
+        last: Study to the hypervolume at its end.
+    """
+
+    objectives: Objectives
+    chart: Chart
+    last: Mapping[str, float]
+
+
+def shared_growth(studies: Sequence[Compared], objectives: Objectives) -> SharedGrowth | None:
+    """The hypervolumes of studies, up to the worst of all their first generations; None where
+    fewer than two studies have one.
+
+    Args:
+        studies: Of these objectives; trials in the order of the search.
+        objectives: Two.
+    """
+    outcomes = [outcome for study in studies for outcome in study.trials.values()]
+    reference = reference_of(outcomes, objectives)
+    measured = [s for s in studies if reference_of(s.trials.values(), objectives) is not None]
+    if reference is None or len(measured) < 2:
+        return None
+    courses = {
+        study.css: list(growth([point(o, objectives) for o in study.trials.values()], reference))
+        for study in measured
+    }
+    names = ", ".join(study.name for study in measured)
+    told = f"The hypervolumes of the fronts over the evaluations of {names}."
+    keys = tuple(Key(study.css, study.name) for study in measured)
+    return SharedGrowth(
+        objectives=objectives,
+        chart=_growth_chart(courses, told, keys),
+        last={study.name: courses[study.css][-1] for study in measured},
+    )
+
+
+def _growth_chart(
+    courses: Mapping[str, Sequence[float]], told: str, keys: tuple[Key, ...] = ()
+) -> Chart:
+    """Hypervolumes over evaluations, by the class of their line."""
+    x = Scale(0.0, max(2.0, *(float(len(course)) for course in courses.values())))
+    y = scale_of([0.0, *(value for course in courses.values() for value in course)])
+    shapes = []
+    for css, course in courses.items():
+        places = placed([(k + 1, value) for k, value in enumerate(course)], x, y)
+        shapes.append(Shape(css, stairs(places, round(SIDE * x.share(len(course))))))
     return Chart(
-        told=f"The hypervolume of the front over {len(grown):,} evaluations: {grown[-1]:.4f}.",
+        told=told,
         x_title="evaluation",
         y_title="hypervolume",
         x_ticks=x_ticks(x),
         y_ticks=y_ticks(y),
-        shapes=(Shape("best", stairs(places, round(SIDE * x.share(len(grown))))),),
+        shapes=tuple(shapes),
+        keys=keys,
     )
 
 

@@ -107,7 +107,14 @@ def compare(request: Request) -> HTMLResponse:
             problem = f"At most {_MOST_COMPARED} studies are compared; the first of them are shown."
         found = [_launched(request, name) for name in chosen]
         shown = comparison_view([(study.snapshot, state) for study, state, _ in found])
-    values: dict[str, Any] = {"columns": (), "charts": (), "front": None, "differing": (), **shown}
+    values: dict[str, Any] = {
+        "columns": (),
+        "charts": (),
+        "growths": (),
+        "front": None,
+        "differing": (),
+        **shown,
+    }
     return render(
         "compare",
         request,

@@ -19,11 +19,11 @@ from glora_search.server.page.figures import (
     history_chart,
     trade_off_chart,
 )
-from glora_search.server.page.fronts import front_of
+from glora_search.server.page.fronts import SharedGrowth, front_of, shared_growth
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.workers import worker_lines
-from glora_search.study.objectives import OBJECTIVES, TOP1, Objective
+from glora_search.study.objectives import OBJECTIVES, TOP1, Objective, Objectives
 from glora_search.study.toml_text import toml_text
 from search_spaces import SUPPORTS
 
@@ -200,23 +200,29 @@ def differing(studies: Sequence[Snapshot]) -> list[tuple[str, list[str]]]:
 def comparison_view(studies: Sequence[tuple[Snapshot, State]]) -> dict[str, Any]:
     """What the page of a comparison shows; studies of one fitness share a chart."""
     by_measure: dict[Objective, list[Compared]] = {}
+    by_objectives: dict[Objectives, list[Compared]] = {}
     complete = []
     for place, (snapshot, _) in enumerate(studies):
-        by_measure.setdefault(snapshot.objectives.each[0], []).append(
-            Compared(place, snapshot.name, snapshot.trials)
-        )
+        compared = Compared(place, snapshot.name, snapshot.trials)
+        by_measure.setdefault(snapshot.objectives.each[0], []).append(compared)
+        if snapshot.objectives.are_two:
+            by_objectives.setdefault(snapshot.objectives, []).append(compared)
         if snapshot.complete:
             complete.append(Compared(place, snapshot.name, snapshot.complete))
+    grown = [shared_growth(found, objectives) for objectives, found in by_objectives.items()]
+    growths = [each for each in grown if each is not None]
     return {
         "charts": [(m, comparison_chart(found, m)) for m, found in by_measure.items()],
+        "growths": growths,
         "front": fronts_chart(complete) if complete else None,
-        "columns": [_column(snapshot, state) for snapshot, state in studies],
+        "columns": [_column(snapshot, state, growths) for snapshot, state in studies],
         "differing": differing([snapshot for snapshot, _ in studies]),
     }
 
 
-def _column(snapshot: Snapshot, state: State) -> dict[str, Any]:
+def _column(snapshot: Snapshot, state: State, growths: Sequence[SharedGrowth]) -> dict[str, Any]:
     export, winner = snapshot.facts.export, snapshot.winner
+    covered = [each.last[snapshot.name] for each in growths if snapshot.name in each.last]
     return {
         "name": snapshot.name,
         "href": page_of(snapshot.name),
@@ -226,6 +232,7 @@ def _column(snapshot: Snapshot, state: State) -> dict[str, Any]:
         "winner": None if winner is None else snapshot.complete[winner],
         "n_val": snapshot.facts.n_val,
         "test": None if export is None else export.test,
+        "hypervolume": covered[0] if covered else None,
         "work_s": sum(outcome.eval_s for outcome in snapshot.trials.values()),
     }
 
