@@ -32,6 +32,20 @@ def calibrated_loss(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (n, classes). Minus infinity is allowed for classes that no label has.
         labels: (n), int64.
     """
+    losses, _ = _near_the_minimum(logits, labels)
+    return losses.amin()
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T at which `calibrated_loss` has its minimum. Arguments as there."""
+    losses, inverse = _near_the_minimum(logits, labels)
+    return 1 / float(inverse[losses.argmin()])
+
+
+def _near_the_minimum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses at three values of b = 1 / T, float64 (3), of which the least is the minimum; and
+    these values.
+    """
     z = logits.double()
     known = z.masked_fill(z == -torch.inf, 0.0)  # their probability is 0, and 0 * inf is NaN
     right = known.gather(1, labels[:, None]).squeeze(1)  # (n)
@@ -48,4 +62,5 @@ def calibrated_loss(logits: Tensor, labels: Tensor) -> Tensor:
         low, high = torch.where(slope < 0, b, low), torch.where(slope < 0, high, b)
         newton = b - slope / curvature
         b = torch.where((newton > low) & (newton < high), newton, (low * high).sqrt())
-    return torch.stack([F.cross_entropy(each * z, labels) for each in (b, low, high)]).amin()
+    tried = torch.stack((b, low, high))
+    return torch.stack([F.cross_entropy(each * z, labels) for each in tried]), tried

@@ -105,12 +105,9 @@ def figures_of(
         scored: The classes whose logits are compared; None for all.
         calibrated: Whether to fit a temperature, see `supernet.calibration`.
     """
-    kept = None if scored is None else torch.tensor(sorted(scored), device=device)
     losses, hits, known = [], [], []
     for number, (images, labels) in enumerate(batches):
-        logits = forward(number, images.to(device))
-        if kept is not None:
-            logits = torch.full_like(logits, -torch.inf).index_copy(1, kept, logits[:, kept])
+        logits = scored_logits(forward(number, images.to(device)), scored)
         labels = labels.to(device)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))  # (b)
         hits.append(logits.argmax(1) == labels)  # (b)
@@ -121,6 +118,16 @@ def figures_of(
         with torch.autocast(device.type, enabled=False):
             figures.append(calibrated_loss(*map(torch.cat, zip(*known, strict=True))))
     return torch.stack(figures)
+
+
+def scored_logits(logits: Tensor, scored: frozenset[int] | None) -> Tensor:
+    """The logits (b, classes) with minus infinity for all classes but the scored ones; as they are
+    where `scored` is None.
+    """
+    if scored is None:
+        return logits
+    kept = torch.tensor(sorted(scored), device=logits.device)
+    return torch.full_like(logits, -torch.inf).index_copy(1, kept, logits[:, kept])
 
 
 class Reading:

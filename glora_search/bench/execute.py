@@ -24,6 +24,7 @@ from glora_search.study.reading import stored_study
 from glora_search.study.study_file import StudyFile
 from supernet import Evaluation, Recipe, Split, evaluate_model, train_network
 from supernet.methods import METHODS, sized
+from supernet.temperature import loss_when_calibrated
 
 _TIMED_PAIRS: Final = 7
 
@@ -116,13 +117,15 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
     train_s = seconds() - started
     val = _measure(trained.network, materials.val, file)
     tests: dict[str, OnTestSet] = {}
-    ratio = None
+    ratio = calibrated_loss = None
     if run.role == "final":
         for name in run.test_sets or (None,):
             found = _measure(trained.network, prepared.test(name), file)
             tests[name or run.task] = OnTestSet(
                 loss=found.loss, top1=found.top1, n_images=found.n_images
             )
+        if not run.test_sets:
+            calibrated_loss = _calibrated_loss(trained.network, materials.val, prepared.test())
         plain = prepared.materials().backbone.to(device_of(file)).eval()
         ratio = _forward_ratio(trained.network, plain, materials.val)
     return RunResult(
@@ -132,6 +135,7 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
         val_top1=val.top1,
         test_loss=statistics.fmean(test.loss for test in tests.values()) if tests else None,
         test_top1=statistics.fmean(test.top1 for test in tests.values()) if tests else None,
+        calibrated_loss=calibrated_loss,
         n_test=sum(test.n_images for test in tests.values()) if tests else None,
         by_test_set=tests if run.test_sets else {},
         train_s=train_s,
@@ -176,6 +180,11 @@ def recipe_of(run: Run, file: StudyFile) -> Recipe:
     if run.batch_size is not None:
         fields["batch_size"] = run.batch_size
     return Recipe(**fields)
+
+
+def _calibrated_loss(network: nn.Module, val: Split, test: Split) -> float:
+    device = next(network.parameters()).device
+    return loss_when_calibrated(network, val.to(device), test.to(device))
 
 
 def _measure(network: nn.Module, split: Split, file: StudyFile) -> Evaluation:

@@ -84,6 +84,7 @@ class ArmFigures:
         val_top1: As of a run.
         test_loss: As of a run.
         test_top1: As of a run.
+        calibrated_loss: As of a run.
         seconds: It took beyond the training of the supernet; core seconds on a CPU.
     """
 
@@ -92,6 +93,7 @@ class ArmFigures:
     val_top1: float
     test_loss: float
     test_top1: float
+    calibrated_loss: float | None = None
     seconds: float
 
 
@@ -107,6 +109,8 @@ class RunResult:
         test_loss: Likewise on the test split; of final runs alone. Of several test sets the mean:
             they share one training, so the bootstrap draws them together.
         test_top1: Likewise.
+        calibrated_loss: The test loss after a temperature was fitted on the validation split; of
+            runs with one test set.
         n_test: Images of the test split, or of all test sets.
         by_test_set: Name to figures, where the run has several test sets.
         train_s: Seconds of the training; of a search, with the evaluation of its candidates. On a
@@ -127,6 +131,7 @@ class RunResult:
     val_top1: float | None = None
     test_loss: float | None = None
     test_top1: float | None = None
+    calibrated_loss: float | None = None
     n_test: int | None = None
     by_test_set: Mapping[str, OnTestSet] = field(default_factory=dict)
     train_s: float = 0.0

@@ -13,6 +13,7 @@ from glora_search.study.format_names import FORMAT_NAMES
 
 if TYPE_CHECKING:
     from glora_search.study.picking import Pick
+    from glora_search.study.place_sections import FinetuneKeep
 
 
 @click.command(
@@ -70,6 +71,8 @@ Examples:
   glora-search export my-study --soup 20 --out my-soup
   glora-search export my-study --finetune-epochs 20 --out my-tuned-vit
   glora-search export my-study --trial 42 --finetune-epochs 20 --finetune-lr 1e-3 --out my-vit-42
+  glora-search export my-study --finetune-epochs 25 --finetune-keep average --finetune-runs 4 \\
+    --calibrate --out my-long-vit
   glora-search export my-study --format onnx --format pt2 --format hf --out my-vit
 """,
 )
@@ -104,14 +107,33 @@ Examples:
     "--finetune-epochs",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Train the subnet on for N epochs; the one with the lowest val loss is kept. "
-    "[default: as export.finetune_epochs of the study says]",
+    help="Train the subnet on for N epochs. [default: as export.finetune_epochs of the study says]",
 )
 @click.option(
     "--finetune-lr",
     type=click.FloatRange(min=0, min_open=True),
     metavar="LR",
     help="Its peak learning rate. [default: as export.finetune_lr of the study says]",
+)
+@click.option(
+    "--finetune-keep",
+    type=click.Choice(["best", "average"]),
+    help="Of that, keep the epoch with the lowest val loss, or train at a rate that stays high and "
+    "keep the average of the weights over epochs. [default: as export.finetune_keep of the study "
+    "says]",
+)
+@click.option(
+    "--finetune-runs",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="Train it on R times, each time from the inherited weights, and average all of them. "
+    "[default: as export.finetune_runs of the study says]",
+)
+@click.option(
+    "--calibrate/--no-calibrate",
+    default=None,
+    help="Fit a temperature on val, and divide the head by it. [default: as export.calibrate of "
+    "the study says]",
 )
 @click.option(
     "--format",
@@ -134,6 +156,9 @@ def export(
     soup: int | None,
     finetune_epochs: int | None,
     finetune_lr: float | None,
+    finetune_keep: FinetuneKeep | None,
+    finetune_runs: int | None,
+    calibrate: bool | None,
     formats: tuple[str, ...],
     storage: str | None,
     as_json: bool,
@@ -177,6 +202,9 @@ def export(
         soup=soup,
         finetune_epochs=finetune_epochs,
         finetune_lr=finetune_lr,
+        finetune_keep=finetune_keep,
+        finetune_runs=finetune_runs,
+        calibrate=calibrate,
         formats=formats or None,
         storage=storage,
         progress=for_stderr(),

@@ -30,6 +30,7 @@ def science_output(found: Science) -> Output:
         lines=[
             "difference: less the row without one, paired by task and seed, with its 95% bootstrap "
             "interval; of top-1 in points.",
+            "calibrated: the test loss after a temperature was fitted on val.",
             "core s: of a cell, with the training of the supernet where there is one.",
         ],
         more=tables,
@@ -41,7 +42,8 @@ def _table(table: ScienceTable) -> Table:
         title=table.name,
         columns=(
             *("", "cells", "params", "test top-1", "difference [95%]"),
-            *("test loss", "difference [95%]", "val loss difference [95%]", "core s"),
+            *("test loss", "difference [95%]", "calibrated", "difference [95%]"),
+            *("val loss difference [95%]", "core s"),
         ),
         rows=[_row(table, row) for row in table.rows],
     )
@@ -56,6 +58,8 @@ def _row(table: ScienceTable, row: Row) -> tuple[str, ...]:
         between(row.difference, 100, 1),
         number(None if row.test_loss is None else row.test_loss.mean, 3),
         between(row.loss_difference, 1, 3),
+        number(table.calibrated.get(row.method), 3),
+        between(table.calibrated_differences.get(row.method), 1, 3),
         between(table.val_differences.get(row.method), 1, 3),
         number(table.seconds.get(row.method), 0),
     )

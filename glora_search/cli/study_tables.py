@@ -30,7 +30,7 @@ def search_output(result: SearchResult) -> Output:
     failed = sum(outcome.failed for outcome in result.outcomes)
     evaluated = len(result.outcomes) - failed
     val, test = result.export.val, result.export.test
-    is_winner = result.export.trial is not None and result.export.finetuning is None
+    is_winner = result.export.trial is not None and not result.export.changed
     kind = "winner" if is_winner else "export"
     return Output(
         document={
@@ -213,6 +213,10 @@ def _export_lines(exported: Export) -> list[str]:
         gained.append(
             f"tuned     val loss {before.loss:.4f} before, {after.loss:.4f} after; val top-1 "
             f"{before.top1:.3f} before, {after.top1:.3f} after"
+        )
+    if exported.temperature is not None:
+        gained.append(
+            f"calibrated  the head is divided by {exported.temperature:.3f}, fitted on val images"
         )
     return [
         f"exported  {exported.directory}  ({exported.what}; merged and unmerged logits "

@@ -15,6 +15,7 @@ from glora_search.stages.prepare import check_fingerprints, prepare
 from glora_search.stages.progress import Progress, Silent
 from glora_search.stages.training import supernet_fingerprint, train_or_load_supernet
 from glora_search.study.picking import Pick
+from glora_search.study.place_sections import FinetuneKeep
 from glora_search.study.reading import stored_study
 from supernet.errors import ExportError
 from supernet.export import check_export_directory
@@ -33,6 +34,9 @@ def export(
     soup: int | None = None,
     finetune_epochs: int | None = None,
     finetune_lr: float | None = None,
+    finetune_keep: FinetuneKeep | None = None,
+    finetune_runs: int | None = None,
+    calibrate: bool | None = None,
     formats: Sequence[str] | None = None,
     storage: str | None = None,
     progress: Progress | None = None,
@@ -53,9 +57,12 @@ def export(
         average: Of how many of the best subnets the weights are averaged; 1 is the winner alone.
         soup: Of how many of the best a greedy soup is made: the average of those that do not raise
             the val loss. Of all these, one can be given.
-        finetune_epochs: How long the one subnet is trained on first; the epoch with the lowest val
-            loss is kept. 0 exports it as it is.
+        finetune_epochs: How long the one subnet is trained on first. 0 exports it as it is.
         finetune_lr: The peak learning rate of that.
+        finetune_keep: `best` keeps the epoch with the lowest val loss; `average` trains at a rate
+            that stays high, and keeps the mean of the weights over epochs and runs.
+        finetune_runs: How often it is trained on, each time from the inherited weights.
+        calibrate: Fit a temperature on the validation split, and divide the head by it.
         formats: In which it is written besides timm's: `onnx`, `pt2`, `hf`. None for what the
             study's section [export] says.
         storage: As in `launch`.
@@ -81,6 +88,9 @@ def export(
             soup=soup,
             finetune_epochs=finetune_epochs,
             finetune_lr=finetune_lr,
+            finetune_keep=finetune_keep,
+            finetune_runs=finetune_runs,
+            calibrate=calibrate,
         )
         in_formats = check_formats(file.export.formats if formats is None else formats)
         chosen = choose(record, record.trials(), wanted)

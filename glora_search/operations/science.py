@@ -5,6 +5,7 @@ Its runs are recorded as those of any bench, so it can be stopped at any time, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from glora_search.bench.plan import BenchPlan, PowerPlan
 from glora_search.bench.recipes import QUICK_EPOCHS, QUICK_FACTORS
 from glora_search.bench.runs import RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
+from glora_search.bench.science.ends import trained_on_epochs
 from glora_search.bench.science.plan import QuestionPlan
 from glora_search.bench.science.scale import FULL, QUICK, UNIFORM, Scale
 from glora_search.bench.science.tables import (
@@ -199,7 +201,7 @@ class _Asking:
         suite = self._suite(self._scale.tasks)
         plan = self._plan(suite, self._scale.methods)
         results = plan.results(self._do(suite, plan))
-        results += arms_of(self._ask(suite, "winner", self._scale.seeds))
+        results += arms_of(self._ask(suite, "exports", self._scale.seeds))
         reference = "lora" if "lora" in self._scale.methods else _WINNER
         self._tables["methods"] = self._table(
             "the winner and methods without search", results, reference, suite
@@ -213,16 +215,19 @@ class _Asking:
         plan = self._plan(suite, ("lora",))
         results = plan.results(self._do(suite, plan))
         results += self._longer(suite) + self._best_of(suite)
-        results += arms_of(self._ask(suite, "winner", self._scale.seeds), named=_WINNER)
+        results += arms_of(self._ask(suite, "exports", self._scale.seeds))
         self._tables["cost"] = self._table("what else the time could buy", results, "lora", suite)
 
     def _longer(self, suite: Suite) -> list[RunResult]:
-        """Methods without search that see as many images as the supernet, in sweep and training."""
+        """Methods without search that see as many images, in sweep and training, as the supernet
+        and its winner that is trained on.
+        """
         results: list[RunResult] = []
         for method in (m for m in self._scale.methods if m in _LONG):
             plan = self._plan(suite, (method,))
             rounds = 1 + len(plan.lrs[method]) / 2  # a run of the sweep has half of the epochs
-            epochs = round(_file_of(suite).supernet.epochs / rounds)
+            of_supernet = _file_of(suite).supernet.epochs
+            epochs = round((of_supernet + math.prod(trained_on_epochs(of_supernet))) / rounds)
             plan = replace(plan, epochs={method: epochs})
             results += _renamed(plan.results(self._do(suite, plan)), f"{method}, {epochs} epochs")
         return results

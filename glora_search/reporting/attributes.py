@@ -41,6 +41,7 @@ class ExportFacts:
         n_averaged: Of how many subnets it is the average; 0 where it is a single one.
         n_candidates: Of how many candidates these were kept as a soup; 0 where it is none.
         finetune_epochs: For how many epochs a single one was trained on; 0 where it was not.
+        temperature: By which its head was divided; None where it was not calibrated.
         val: On the split that the search optimised on.
         test: On the split that nothing was chosen on; None where there is none.
         logit_difference: The largest between subnet and merged model, on the val images.
@@ -52,6 +53,7 @@ class ExportFacts:
     n_averaged: int = 0
     n_candidates: int = 0
     finetune_epochs: int = 0
+    temperature: float | None = None
     val: SplitScore | None
     test: SplitScore | None
     logit_difference: float | None
@@ -60,6 +62,10 @@ class ExportFacts:
     @property
     def what(self) -> str:
         """What was exported, in words."""
+        return self._what if self.temperature is None else f"{self._what}, calibrated"
+
+    @property
+    def _what(self) -> str:
         if self.n_candidates:
             return f"the soup of {self.n_averaged} of the {self.n_candidates} best subnets"
         if self.n_averaged:
@@ -194,6 +200,7 @@ def _export(value: Any) -> ExportFacts | None:
         n_averaged=_length(value.get("average_of")),
         n_candidates=_length(value.get("soup_of")),
         finetune_epochs=_integer(tuned.get("epochs")) or 0,
+        temperature=_number(value.get("temperature")),
         val=_score(value.get("val")),
         test=_score(value.get("test")),
         logit_difference=_number(value.get("logit_difference")),

@@ -137,7 +137,9 @@ class Snapshot:
     def winner_is_exported(self) -> bool:
         """Whether the export's figures are the winner's, as the search found it."""
         exported = self.facts.export
-        if exported is None or exported.trial is None or exported.finetune_epochs:
+        if exported is None or exported.trial is None:
+            return False
+        if exported.finetune_epochs or exported.temperature is not None:
             return False
         return exported.trial == self.winner
 

@@ -11,7 +11,7 @@ from glora_search.study.errors import SubnetNotFoundError
 from glora_search.study.finalists import Finalist, best_trials, from_attributes
 from glora_search.study.outcomes import Outcome
 from glora_search.study.picking import Pick, of_digest, picked
-from glora_search.study.place_sections import ExportSection
+from glora_search.study.place_sections import ExportSection, FinetuneKeep
 from supernet.errors import ExportError
 
 
@@ -20,12 +20,17 @@ class Finetuning:
     """How a subnet is trained on before it is exported.
 
     Args:
-        epochs: How many; that with the lowest val loss is kept.
+        epochs: How many.
         lr: The peak learning rate.
+        keep: `best` is the epoch with the lowest val loss; `average` trains at a rate that stays
+            high, and keeps the mean of the weights over epochs and runs.
+        runs: How often it is trained on, each time from the inherited weights.
     """
 
     epochs: int
     lr: float
+    keep: FinetuneKeep = "best"
+    runs: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,7 @@ class Wanted:
         average: Of how many of the best subnets the weights are averaged; 1 for one subnet.
         soup: Of how many of the best a greedy soup is made; 0 for none.
         finetuning: Of the one subnet; None where it is exported as it is.
+        calibrate: Whether a temperature is fitted on the validation split and put into the head.
     """
 
     trial: int | None = None
@@ -49,6 +55,7 @@ class Wanted:
     average: int = 1
     soup: int = 0
     finetuning: Finetuning | None = None
+    calibrate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,7 @@ class Chosen:
         trials: Optuna's numbers, best first, and their records; of a soup, the candidates.
         is_soup: Whether only those are averaged that do not raise the val loss.
         finetuning: Of a single trial that is trained on first.
+        calibrate: As in `Wanted`.
         final: The figures in float32 of a single trial, where the search measured in bf16 and it
             was a finalist.
     """
@@ -66,6 +74,7 @@ class Chosen:
     trials: Mapping[int, Outcome]
     is_soup: bool = False
     finetuning: Finetuning | None = None
+    calibrate: bool = False
     final: Finalist | None = None
 
     @property
@@ -84,6 +93,7 @@ class Chosen:
             "digests": [outcome.candidate.subnet.digest for outcome in self.trials.values()],
             "is_soup": self.is_soup,
             "finetuning": None if self.finetuning is None else asdict(self.finetuning),
+            "calibrate": self.calibrate,
         }
 
 
@@ -98,6 +108,9 @@ def wanted_by(
     soup: int | None = None,
     finetune_epochs: int | None = None,
     finetune_lr: float | None = None,
+    finetune_keep: FinetuneKeep | None = None,
+    finetune_runs: int | None = None,
+    calibrate: bool | None = None,
 ) -> Wanted:
     """What to export, from the section [export] of a study and the arguments of a call.
 
@@ -114,6 +127,9 @@ def wanted_by(
         soup: Likewise.
         finetune_epochs: Of the one subnet; None for the section's, 0 for none.
         finetune_lr: None for the section's.
+        finetune_keep: Likewise.
+        finetune_runs: Likewise; more than one are averaged.
+        calibrate: Likewise.
 
     Raises:
         ExportError: Two that exclude each other, or a number that is not accepted.
@@ -145,9 +161,24 @@ def wanted_by(
         raise ExportError(
             f"finetune_epochs and {several} exclude each other: one subnet is trained on"
         )
-    if finetune_lr is not None and not epochs:
-        raise ExportError("finetune_lr needs finetune_epochs: nothing is fine-tuned without them")
-    lr = section.finetune_lr if finetune_lr is None else finetune_lr
+    for key, value in (
+        ("finetune_lr", finetune_lr),
+        ("finetune_keep", finetune_keep),
+        ("finetune_runs", finetune_runs),
+    ):
+        if value is not None and not epochs:
+            raise ExportError(f"{key} needs finetune_epochs: nothing is fine-tuned without them")
+    finetuning = Finetuning(
+        epochs=epochs,
+        lr=section.finetune_lr if finetune_lr is None else finetune_lr,
+        keep=finetune_keep or section.finetune_keep,
+        runs=finetune_runs or (1 if finetune_keep == "best" else section.finetune_runs),
+    )
+    if finetuning.keep == "best" and finetuning.runs > 1:
+        raise ExportError(
+            f"finetune_runs = {finetuning.runs} and finetune_keep = best exclude each other: "
+            "several runs are averaged"
+        )
     return Wanted(
         trial=trial,
         digest=digest,
@@ -155,7 +186,8 @@ def wanted_by(
         max_params=max_params,
         average=n_average,
         soup=n_soup,
-        finetuning=Finetuning(epochs=epochs, lr=lr) if epochs else None,
+        finetuning=finetuning if epochs else None,
+        calibrate=section.calibrate if calibrate is None else calibrate,
     )
 
 
@@ -172,9 +204,11 @@ def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -
             one objective is wanted.
     """
     if wanted.soup:
-        return Chosen(trials=_best(record, trials, wanted.soup, "make a soup of"), is_soup=True)
+        several = _best(record, trials, wanted.soup, "make a soup of")
+        return Chosen(trials=several, is_soup=True, calibrate=wanted.calibrate)
     if wanted.average != 1:
-        return Chosen(trials=_best(record, trials, wanted.average, "average"))
+        several = _best(record, trials, wanted.average, "average")
+        return Chosen(trials=several, calibrate=wanted.calibrate)
     finalists = from_attributes(record.attributes)
     trial = wanted.trial
     try:
@@ -199,7 +233,12 @@ def choose(record: StudyRecord, trials: Mapping[int, Outcome], wanted: Wanted) -
     if outcome.failed:
         raise ExportError(f"trial {trial} failed ({outcome.error_type}): nothing to export")
     final = next((f for f in finalists if f.trial == trial), None)
-    return Chosen(trials={trial: outcome}, finetuning=wanted.finetuning, final=final)
+    return Chosen(
+        trials={trial: outcome},
+        finetuning=wanted.finetuning,
+        calibrate=wanted.calibrate,
+        final=final,
+    )
 
 
 def _best(

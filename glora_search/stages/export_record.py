@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from glora_search.recording import StudyRecord
-from glora_search.stages.choosing import Chosen
+from glora_search.stages.choosing import Chosen, Finetuning
 from glora_search.study.attributes import MISSING_IN_TEST, made_of
 from glora_search.study.outcomes import Outcome
+from glora_search.study.place_sections import FinetuneKeep
 from supernet import Precision
 from supernet.formats import Written
 
@@ -33,14 +34,19 @@ class FinetuningRecord:
     Args:
         epochs: How many were asked for.
         lr: The peak learning rate.
-        kept_epoch: After which one the val loss was lowest; 0 for the inherited weights.
+        kept_epoch: After which one the val loss was lowest, 0 for the inherited weights; of a mean
+            over epochs, the last one.
         val_before: The figures with the inherited weights; `val` of the export are those after.
+        keep: As in `Finetuning`.
+        runs: Likewise.
     """
 
     epochs: int
     lr: float
     kept_epoch: int
     val_before: Figures
+    keep: FinetuneKeep = "best"
+    runs: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,7 @@ class Export:
             soup, those that were kept.
         soup_of: The numbers of a soup's candidates, best first; none for anything else.
         finetuning: How the subnet was trained on; None where it was not.
+        temperature: By which the head was divided to calibrate it; None where it was not.
         outcome: The record of the subnet; of an average, that of the best of its subnets.
         val: Its numbers on the validation split, in float32 where they were measured so. Those of
             an average, and of a subnet that was trained on, are its own.
@@ -72,6 +79,7 @@ class Export:
     average_of: tuple[int, ...] = ()
     soup_of: tuple[int, ...] = ()
     finetuning: FinetuningRecord | None = None
+    temperature: float | None = None
     outcome: Outcome
     val: Figures
     val_in_search: Figures | None = None
@@ -81,6 +89,11 @@ class Export:
     missing_in_test: tuple[str, ...] = ()
     formats: Mapping[str, Written] = field(default_factory=dict)
     artifact: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether its weights are others than those that the search evaluated."""
+        return self.finetuning is not None or self.temperature is not None
 
     @property
     def what(self) -> str:
@@ -95,6 +108,7 @@ class Export:
             "average_of": list(self.average_of),
             "soup_of": list(self.soup_of),
             "finetuning": optional_table(self.finetuning),
+            "temperature": self.temperature,
             "val": asdict(self.val),
             "val_in_search": optional_table(self.val_in_search),
             "test": optional_table(self.test),
@@ -135,6 +149,7 @@ def existing_export(
             average_of=_numbers(found.get("average_of")),
             soup_of=_numbers(found.get("soup_of")),
             finetuning=_finetuning(found.get("finetuning")),
+            temperature=found.get("temperature"),
             outcome=chosen.best,
             val=Figures(**found["val"]),
             val_in_search=_figures(found.get("val_in_search")),
@@ -154,8 +169,15 @@ def _asked_for(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "digests": [one["digest"] for one in candidates or found.get("average_of", [found])],
         "is_soup": bool(candidates),
-        "finetuning": tuned and {"epochs": tuned["epochs"], "lr": tuned["lr"]},
+        "finetuning": tuned and asdict(_finetuning_of(tuned)),
+        "calibrate": found.get("temperature") is not None,
     }
+
+
+def _finetuning_of(record: Mapping[str, Any]) -> Finetuning:
+    """What was asked for, from its record; records without the later keys are older."""
+    later = {key: record[key] for key in ("keep", "runs") if key in record}
+    return Finetuning(epochs=record["epochs"], lr=record["lr"], **later)
 
 
 def _numbers(subnets: list[dict[str, Any]] | None) -> tuple[int, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from supernet.errors import DataError, ExportError
 from supernet.export import Exportable, check_export_directory, subnet_export, write_export
 from supernet.formats import Besides
 from supernet.soup import greedy_soup
+from supernet.temperature import temperature_of, with_temperature
 
 _log = logging.getLogger(__name__)
 
@@ -40,11 +42,13 @@ class _Made:
         exportable: To be written.
         average_of: The numbers of the trials that are averaged in it; none for a single one.
         finetuning: How its subnet was trained on.
+        temperature: By which its head was divided.
     """
 
     exportable: Exportable
     average_of: tuple[int, ...] = ()
     finetuning: FinetuningRecord | None = None
+    temperature: float | None = None
 
 
 def export_chosen(
@@ -59,7 +63,7 @@ def export_chosen(
 ) -> Export:
     """Merge what was chosen, compare it with the unmerged one, measure it on test, and write it.
 
-    Fine-tuning, or the choice of a soup, comes before that.
+    Fine-tuning, or the choice of a soup, comes before that, and then the calibration.
 
     Args:
         record: The study.
@@ -97,6 +101,7 @@ def export_chosen(
     told = {
         "study": record.name,
         **_identity(chosen, made),
+        "temperature": made.temperature,
         **described(materials),
         "val": asdict(val),
         "val_in_search": optional_table(val_in_search),
@@ -125,6 +130,7 @@ def export_chosen(
         average_of=made.average_of,
         soup_of=tuple(chosen.trials) if chosen.is_soup else (),
         finetuning=made.finetuning,
+        temperature=made.temperature,
         outcome=chosen.best,
         val=val,
         val_in_search=val_in_search,
@@ -141,26 +147,45 @@ def _make(supernet: Supernet, chosen: Chosen, materials: Materials, progress: Pr
     if chosen.is_soup:
         kept = _soup(supernet, subnets, materials, progress)
         numbers = iter(zip(chosen.trials, subnets, strict=True))
-        return _Made(
-            exportable=average_export(supernet, kept),
-            # Both are best first, so each is found behind the one before.
-            average_of=tuple(next(n for n, s in numbers if s == subnet) for subnet in kept),
-        )
+        # Both are best first, so each is found behind the one before.
+        average_of = tuple(next(n for n, s in numbers if s == subnet) for subnet in kept)
+        made = partial(average_export, subnets=kept)
+        return _finished(made, supernet, chosen, materials, average_of=average_of)
     if len(subnets) > 1:
-        return _Made(exportable=average_export(supernet, subnets), average_of=tuple(chosen.trials))
+        made = partial(average_export, subnets=subnets)
+        return _finished(made, supernet, chosen, materials, average_of=tuple(chosen.trials))
     (subnet,), asked = subnets, chosen.finetuning
+    made = partial(subnet_export, subnet=subnet)
     if asked is None:
-        return _Made(exportable=subnet_export(supernet, subnet))
+        return _finished(made, supernet, chosen, materials)
     tuned, kept_epoch = finetune_or_load(supernet, subnet, asked, materials, progress)
-    return _Made(
-        exportable=subnet_export(tuned, subnet),
-        finetuning=FinetuningRecord(
-            epochs=asked.epochs,
-            lr=asked.lr,
-            kept_epoch=kept_epoch,
-            val_before=_measured(materials, supernet.merge(subnet), materials.val),
-        ),
+    finetuning = FinetuningRecord(
+        epochs=asked.epochs,
+        lr=asked.lr,
+        keep=asked.keep,
+        runs=asked.runs,
+        kept_epoch=kept_epoch,
+        val_before=_measured(materials, supernet.merge(subnet), materials.val),
     )
+    return _finished(made, tuned, chosen, materials, finetuning=finetuning)
+
+
+def _finished(
+    make: Callable[[Supernet], Exportable],
+    supernet: Supernet,
+    chosen: Chosen,
+    materials: Materials,
+    **told: Any,
+) -> _Made:
+    """What is made of a supernet; calibrated, if that is asked for."""
+    exportable = make(supernet)
+    if not chosen.calibrate:
+        return _Made(exportable=exportable, **told)
+    val = materials.val.to(next(supernet.parameters()).device)
+    batch_size = materials.file.search.batch_size
+    temperature = temperature_of(exportable.network, val, batch_size=batch_size)
+    calibrated = make(with_temperature(supernet, temperature))
+    return _Made(exportable=calibrated, temperature=temperature, **told)
 
 
 def _soup(
@@ -203,10 +228,10 @@ def _val_figures(
 ) -> tuple[Figures, Figures | None]:
     """The figures to show, and those of the search where they are others.
 
-    No search measured an average, or what was trained on after it, so their networks run over the
-    validation split here.
+    No search measured an average, or what was trained on or calibrated after it, so their networks
+    run over the validation split here.
     """
-    if chosen.trial is None or chosen.finetuning is not None:
+    if chosen.trial is None or chosen.finetuning is not None or chosen.calibrate:
         return _measured(materials, merged, materials.val), None
     splits = search_splits(materials)
     precision = record.attributes.get("precision", materials.file.search.precision)

@@ -7,6 +7,7 @@ fine-tuning begins anew, and gives the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from search_spaces import SubnetConfig
 from supernet import Checkpointing, EpochEnd, Supernet
 from supernet.checkpoints import load_checkpoint
 from supernet.errors import TrainingDivergedError
-from supernet.finetuning import finetune, with_tensors
+from supernet.finetuning import finetune, finetune_averaged, with_tensors
 from supernet.recipes import identity_of
 from supernet.training import derive_seed
 
@@ -61,6 +62,8 @@ def finetune_or_load(
         "batch_size": str(file.search.batch_size),
         "seed": str(seed),
     }
+    if finetuning.keep == "average":  # the other files are older than these keys
+        identity |= {"keep": finetuning.keep, "runs": str(finetuning.runs)}
     path = cached_path(file.study.directory / "finetuned", identity)
     if path.exists():
         progress.note(f"reusing the fine-tuned subnet {path}")
@@ -68,17 +71,22 @@ def finetune_or_load(
 
     def train(_: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
         device = next(supernet.parameters()).device
+        with_recipe = partial(
+            finetune if finetuning.keep == "best" else finetune_averaged,
+            supernet,
+            subnet,
+            materials.train.to(device),
+            materials.val.to(device),
+            recipe,
+            batch_size=file.search.batch_size,
+            on_epoch=on_epoch,
+        )
         try:
-            tuned = finetune(
-                supernet,
-                subnet,
-                materials.train.to(device),
-                materials.val.to(device),
-                recipe,
-                seed=seed,
-                batch_size=file.search.batch_size,
-                on_epoch=on_epoch,
-            )
+            if finetuning.keep == "best":
+                tuned = with_recipe(seed=seed)
+            else:
+                seeds = [derive_seed(seed, "run", run) for run in range(finetuning.runs)]
+                tuned = with_recipe(seeds=seeds)
         except TrainingDivergedError as error:
             raise TrainingDivergedError(
                 f"cannot fine-tune with export.finetune_lr = {finetuning.lr:g}: {error}"
@@ -92,7 +100,7 @@ def finetune_or_load(
         train,
         lambda: made,
         what="fine-tuning the subnet",
-        epochs=finetuning.epochs,
+        epochs=finetuning.runs * finetuning.epochs,
         every_s=file.supernet.checkpoint_every_s,
         progress=progress,
         artifacts=materials.artifacts,

@@ -17,6 +17,13 @@ MISSING_IN_TEST: Final = "missing_in_test"
 
 def made_of(export: Mapping[str, Any]) -> str:
     """What a stored export was made of, in words; empty for a subnet as the search found it."""
+    made = _made_of(export)
+    if export.get("temperature") is None:
+        return made
+    return f"{made or 'trial ' + str(export['trial'])}, calibrated"
+
+
+def _made_of(export: Mapping[str, Any]) -> str:
     n_averaged, n_candidates = len(export.get("average_of", ())), len(export.get("soup_of", ()))
     if n_candidates:
         return f"soup of {n_averaged} of {n_candidates} subnets"
@@ -24,5 +31,8 @@ def made_of(export: Mapping[str, Any]) -> str:
         return f"average of {n_averaged} subnets"
     if tuned := export.get("finetuning"):
         epochs = f"epoch {tuned['kept_epoch']} of {tuned['epochs']}"
+        if tuned.get("keep") == "average":
+            runs = f"{tuned['runs']} runs of " if tuned.get("runs", 1) > 1 else ""
+            epochs = f"average of {runs}{tuned['epochs']} epochs"
         return f"trial {export['trial']}, fine-tuned: {epochs}"
     return ""

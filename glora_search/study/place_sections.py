@@ -85,6 +85,10 @@ class ClusterSection(Section):
     artifacts: ArtifactFolder | None = None
 
 
+FinetuneKeep = Literal["best", "average"]
+"""What is kept of a fine-tuning: the epoch with the lowest val loss, or the mean over epochs."""
+
+
 class ExportSection(Section):
     """What is written at the end of a search: the winner, the winner trained on, or one network of
     several subnets.
@@ -96,6 +100,9 @@ class ExportSection(Section):
     soup: CountOrZero = 0
     finetune_epochs: CountOrZero = 0
     finetune_lr: Positive = 3e-3
+    finetune_keep: FinetuneKeep = "best"
+    finetune_runs: Count = 1
+    calibrate: bool = False
     formats: tuple[FormatName, ...] = ()
 
     @field_validator("formats")
@@ -115,6 +122,13 @@ class ExportSection(Section):
             raise ValueError(
                 f"it excludes export.average = {average}; set export.soup = 0 or export.average = 1"
             )
+        return value
+
+    @field_validator("finetune_runs")
+    @classmethod
+    def _several_averaged(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("finetune_keep") == "best":
+            raise ValueError('several runs are averaged: set export.finetune_keep = "average"')
         return value
 
     @field_validator("finetune_epochs")

@@ -36,15 +36,15 @@ EPOCHS = 4
 class Interrupting(Silent):
     """Ctrl-C after the second epoch of a fine-tuning; counts its epochs otherwise."""
 
-    def __init__(self, *, at: int | None = None) -> None:
-        self.at = at
+    def __init__(self, *, at: int | None = None, epochs: int = EPOCHS) -> None:
+        self.at, self._total = at, epochs
         self.epochs: list[int] = []
         self._tuning = False
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int) -> Iterator[Interrupting]:
         self._tuning = what == "fine-tuning the subnet"
-        assert not self._tuning or total == EPOCHS
+        assert not self._tuning or total == self._total
         yield self
         self._tuning = False
 
@@ -221,6 +221,55 @@ def test_another_trial_and_a_rate_that_is_too_high(
             "tiny", tmp_path / "x", finetune_epochs=2, finetune_lr=1e30, storage=launched.storage
         )
     assert not (tmp_path / "x").exists()
+
+
+def test_the_mean_over_epochs_calibrated(launched: Launched, tmp_path: Path) -> None:
+    """Another file of another fine-tuning; the same classes as without the calibration, at a lower
+    val loss; told everywhere; what stands there is known again.
+    """
+    storage, files = launched.storage, len(launched.tuned_files)
+    asked: Any = {"finetune_epochs": 3, "finetune_keep": "average", "finetune_runs": 2}
+    first = Interrupting(epochs=6)
+    plain = export("tiny", tmp_path / "plain", **asked, storage=storage, progress=first)
+    assert first.epochs == list(range(1, 7))
+    assert plain.finetuning is not None
+    assert (plain.finetuning.keep, plain.finetuning.runs) == ("average", 2)
+    assert plain.temperature is None
+    assert len(launched.tuned_files) == files + 1
+    again = Interrupting()
+    out = tmp_path / "calibrated"
+    found = export("tiny", out, **asked, calibrate=True, storage=storage, progress=again)
+    assert again.epochs == []
+    assert found.temperature is not None
+    assert found.val.top1 == plain.val.top1
+    assert found.val.loss < plain.val.loss
+    assert found.logit_difference < 1e-4
+    what = f"trial {found.trial}, fine-tuned: average of 2 runs of 3 epochs, calibrated"
+    assert found.what == what
+    assert any("calibrated" in line for line in export_output(found).lines)
+    record = json.loads((tmp_path / "calibrated" / "subnet.json").read_text())
+    assert record["temperature"] == found.temperature
+    materials = launched.result.materials
+    model: Any = timm.create_model(f"local-dir:{tmp_path / 'calibrated'}", pretrained=True)
+    measured = evaluate_model(model, materials.val, batch_size=materials.file.search.batch_size)
+    assert measured.loss == found.val.loss
+
+
+def test_a_study_whose_winner_is_calibrated(tmp_path: Path) -> None:
+    """The figures of the search stay those of the search; a resume knows the export again."""
+    file = study(tmp_path, export={"calibrate": True})
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    result = launch(file, storage=storage)
+    assert result.export.temperature is not None
+    assert result.winner.loss is not None
+    assert result.export.val.loss < result.winner.loss
+    assert result.export.val.top1 == result.winner.top1
+    assert search_output(result).columns[0] == "export"
+    assert resume("tiny", storage=storage).export.summary() == result.export.summary()
+    with pytest.raises(ExportError, match="not an empty directory"):
+        resume("tiny", overrides=["export.calibrate=false"], storage=storage)
+    status = study_output(study_status("tiny", storage))
+    assert any("calibrated" in line for line in status.lines)
 
 
 @pytest.mark.parametrize(

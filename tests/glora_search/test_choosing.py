@@ -55,6 +55,26 @@ OF_SECTION = Finetuning(epochs=5, lr=1e-3)
             Wanted(finetuning=Finetuning(epochs=9, lr=3e-3)),
         ),
         (ExportSection(average=3), {"finetune_epochs": 0}, Wanted(average=3)),
+        (
+            TUNED,
+            {"finetune_keep": "average"},
+            Wanted(finetuning=Finetuning(epochs=5, lr=1e-3, keep="average")),
+        ),
+        (
+            ExportSection(finetune_epochs=5, finetune_keep="average", finetune_runs=4),
+            {"finetune_lr": 0.1},
+            Wanted(finetuning=Finetuning(epochs=5, lr=0.1, keep="average", runs=4)),
+        ),
+        (
+            ExportSection(finetune_epochs=5, finetune_keep="average", finetune_runs=4),
+            {"finetune_keep": "best"},
+            Wanted(finetuning=Finetuning(epochs=5, lr=3e-3)),
+        ),
+        # whatever it is, it can be calibrated
+        (ExportSection(average=3, calibrate=True), {}, Wanted(average=3, calibrate=True)),
+        (ExportSection(calibrate=True), {"trial": 7}, Wanted(trial=7, calibrate=True)),
+        (ExportSection(calibrate=True), {"calibrate": False}, Wanted()),
+        (ExportSection(), {"soup": 4, "calibrate": True}, Wanted(soup=4, calibrate=True)),
     ],
 )
 def test_what_is_wanted(section: ExportSection, asked: dict[str, Any], expected: Wanted) -> None:
@@ -73,6 +93,8 @@ def test_what_is_wanted(section: ExportSection, asked: dict[str, Any], expected:
         ({"average": 2, "finetune_epochs": 1}, "finetune_epochs and average exclude each other"),
         ({"soup": 2, "finetune_epochs": 1}, "finetune_epochs and soup exclude each other"),
         ({"finetune_lr": 0.1}, "finetune_lr needs finetune_epochs"),
+        ({"finetune_keep": "best"}, "finetune_keep needs finetune_epochs"),
+        ({"finetune_epochs": 1, "finetune_runs": 2}, "several runs are averaged"),
         ({"finetune_epochs": -1}, "accepted: epochs from 0 on"),
         ({"finetune_epochs": 1, "finetune_lr": 0.0}, "a rate above 0"),
         ({"finetune_epochs": 1, "finetune_lr": float("nan")}, "a rate above 0"),

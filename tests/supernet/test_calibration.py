@@ -1,6 +1,10 @@
-"""The calibrated loss: the least over all temperatures, whatever the scale of the logits."""
+"""The calibrated loss: the least over all temperatures, whatever the scale of the logits; and the
+temperature in the head of a network.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +12,11 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from small_networks import digits, filled_supernet, subnets_of
 
-from supernet import SubnetEvaluator
-from supernet.calibration import calibrated_loss
+from supernet import SubnetEvaluator, evaluate_model
+from supernet.average_export import average_export
+from supernet.calibration import calibrated_loss, fitted_temperature
+from supernet.export import subnet_export
+from supernet.temperature import temperature_of, with_temperature
 
 
 def drawn(seed: int, n: int = 60, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,6 +45,39 @@ def test_it_is_the_least_loss_over_all_temperatures(scale: float, seed: int) -> 
     least = float(calibrated_loss(scale * logits, labels))
     assert least == pytest.approx(searched(logits, labels), abs=1e-8)
     assert least <= float(F.cross_entropy(scale * logits, labels)) + 1e-7
+
+
+def test_the_temperature_is_where_the_least_loss_is() -> None:
+    """And logits that are three times as large have a temperature three times as high."""
+    logits, labels = drawn(3)
+    temperature = fitted_temperature(logits, labels)
+    found = float(F.cross_entropy(logits.double() / temperature, labels))
+    assert found == pytest.approx(searched(logits, labels), abs=1e-8)
+    assert fitted_temperature(3 * logits, labels) == pytest.approx(3 * temperature, rel=1e-4)
+
+
+def test_a_calibrated_network_predicts_the_same_with_the_least_loss() -> None:
+    """Of a subnet and of an average; the supernet stays what it was. What is exported of them still
+    agrees with what is merged.
+    """
+    supernet = filled_supernet()
+    _, val = digits()
+    before = {name: tensor.clone() for name, tensor in supernet.trainable_state().items()}
+    subnets = subnets_of(supernet.space, 3)
+    for make in (
+        partial(subnet_export, subnet=subnets[0]),
+        partial(average_export, subnets=subnets),
+    ):
+        network = make(supernet).network
+        temperature = temperature_of(network, val)
+        assert abs(temperature - 1) > 0.05, "else the test shows nothing"
+        calibrated = make(with_temperature(supernet, temperature))
+        assert calibrated.logit_difference(val) < 1e-4
+        plain, found = (evaluate_model(each, val) for each in (network, calibrated.network))
+        assert found.top1 == plain.top1
+        assert found.loss < plain.loss
+        assert temperature_of(calibrated.network, val) == pytest.approx(1.0, abs=1e-3)
+    assert all(torch.equal(before[name], t) for name, t in supernet.trainable_state().items())
 
 
 def test_logits_that_say_nothing_or_everything_stop_at_the_limits() -> None:

@@ -14,7 +14,7 @@ from search_spaces import InvalidConfigError, LayerConfig, SubnetConfig
 from supernet import EpochEnd, Recipe, Storage, Supernet, evaluate_model, train_network
 from supernet.errors import CheckpointError, TrainingDivergedError
 from supernet.export import subnet_export
-from supernet.finetuning import Finetuned, finetune, with_tensors
+from supernet.finetuning import Finetuned, finetune, finetune_averaged, with_tensors
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=1e-2, warmup_epochs=1, warmup_lr=1e-3)
 storages = pytest.mark.parametrize("storage", ["entangled", "separate"])
@@ -96,6 +96,49 @@ def test_the_epoch_with_the_lowest_val_loss_is_kept() -> None:
     assert all(torch.equal(expected[name], t) for name, t in found.tensors.items())
     merged = evaluate_model(found.supernet.merge(subnet), val)
     assert (merged.loss, merged.top1) == (found.after.loss, found.after.top1)
+
+
+def test_the_mean_over_epochs_and_trainings_is_kept_at_a_rate_that_stays() -> None:
+    """By hand: over the second half of each training; the rate is the peak after the warm-up."""
+    supernet = inherited()
+    subnet = drawn(supernet)
+    train, val = digits()
+    recipe = dataclasses.replace(RECIPE, epochs=5)
+    seen: list[dict[str, Tensor]] = []
+    for seed in (5, 6):
+        network = with_tensors(supernet, subnet, {})
+
+        def look(end: EpochEnd, network: Supernet = network) -> None:
+            if end.epoch > 2:
+                state = network.trainable_state().items()
+                seen.append({name: tensor.double().clone() for name, tensor in state})
+
+        train_network(
+            network,
+            train,
+            dataclasses.replace(recipe, min_lr=recipe.lr),
+            seed=seed,
+            on_epoch=look,
+        )
+    ends: list[EpochEnd] = []
+    found = finetune_averaged(
+        supernet, subnet, train, val, recipe, seeds=(5, 6), on_epoch=ends.append
+    )
+    assert [(end.epoch, end.epochs) for end in ends] == [(n, 10) for n in range(1, 11)]
+    assert [end.lr for end in ends] == 2 * [recipe.warmup_lr, *[recipe.lr] * 4]
+    assert found.epoch == 5
+    assert any(name.endswith("_down") for name in found.tensors)
+    for name, tensor in found.tensors.items():
+        mean = torch.stack([state[name] for state in seen]).mean(0)
+        torch.testing.assert_close(tensor.double(), mean, rtol=1e-5, atol=1e-7)
+    merged = evaluate_model(found.supernet.merge(subnet), val)
+    assert (merged.loss, merged.top1) == (found.after.loss, found.after.top1)
+    before = evaluate_model(supernet.merge(subnet), val)
+    assert (before.loss, before.top1) == (found.before.loss, found.before.top1)
+    one = finetune_averaged(
+        supernet, subnet, train, val, dataclasses.replace(recipe, epochs=1), seeds=[5]
+    )
+    assert all(torch.isfinite(tensor).all() for tensor in one.tensors.values())
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from glora_search.bench.runs import ArmFigures, Run, RunResult
 from glora_search.bench.science.bed import Bed
-from glora_search.bench.science.ends import compare_ends, compare_winner
+from glora_search.bench.science.ends import compare_ends, compare_exports, compare_winner
 from glora_search.bench.science.fitness import compare_fitness
 from glora_search.bench.science.fronts import compare_fronts
 from glora_search.bench.science.ranking import compare_ranking
@@ -64,6 +64,8 @@ def _asked(bed: Bed, question: str) -> tuple[Mapping[str, ArmFigures], Mapping[s
     match name:
         case "winner":
             return compare_winner(bed), {}
+        case "exports":
+            return compare_exports(bed), {}
         case "ends":
             return compare_ends(bed, alone_epochs=ALONE_EPOCHS, alone_lr=ALONE_LR), {}
         case "samplers":

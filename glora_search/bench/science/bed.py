@@ -21,6 +21,7 @@ from glora_search.stages.warm_start import measured_sensitivity
 from glora_search.study.outcomes import Outcome
 from search_spaces import GLoRASearchError, SearchSpace, SubnetConfig
 from supernet import Split, SubnetEvaluator, Supernet, evaluate_model
+from supernet.temperature import loss_when_calibrated
 
 _BATCH: Final = 256
 
@@ -128,13 +129,15 @@ class Bed:
             seconds: It took beyond the training of the supernet, core seconds on a CPU.
         """
         val = evaluate_model(network, self.val, batch_size=_BATCH)
-        test = evaluate_model(network, self.test.to(self._device), batch_size=_BATCH)
+        tested = self.test.to(self._device)
+        test = evaluate_model(network, tested, batch_size=_BATCH)
         return ArmFigures(
             n_params=n_params,
             val_loss=val.loss,
             val_top1=val.top1,
             test_loss=test.loss,
             test_top1=test.top1,
+            calibrated_loss=loss_when_calibrated(network, self.val, tested, batch_size=_BATCH),
             seconds=seconds,
         )
 

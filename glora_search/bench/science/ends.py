@@ -10,14 +10,44 @@ from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed, timed
 from glora_search.bench.science.ranking import subnet_recipe, train_alone
 from search_spaces import SubnetConfig
-from supernet.finetuning import finetune
+from supernet.finetuning import finetune, finetune_averaged
 from supernet.soup import greedy_soup
+from supernet.training import derive_seed
 
 _AVERAGED: Final = (10, 50)
 _SOUP: Final = 20
 _FINETUNE_EPOCHS: Final = 20
 _FINETUNE_LR: Final = 3e-3
+_RUNS: Final = 4
+_RUN_EPOCHS: Final = 25
 _ORACLE: Final = 10
+
+
+def trained_on_epochs(epochs: int) -> tuple[int, int]:
+    """How often a winner is trained on, and for how many epochs each, whose supernet trained for so
+    many.
+    """
+    return _RUNS, max(1, min(_RUN_EPOCHS, epochs // _RUNS))
+
+
+def compare_exports(bed: Bed) -> dict[str, ArmFigures]:
+    """Those of `compare_winner`, and the winner trained on, the mean of several trainings."""
+    return {**compare_winner(bed), "winner, trained on": _trained_on(bed)}
+
+
+def _trained_on(bed: Bed) -> ArmFigures:
+    section = bed.materials.file.supernet
+    runs, epochs = trained_on_epochs(section.epochs)
+    recipe = dataclasses.replace(
+        subnet_recipe(bed, epochs=epochs, lr=section.lr), warmup_epochs=min(2, epochs // 2)
+    )
+    seeds = [derive_seed(bed.seed, "run", run) for run in range(runs)]
+    train: Any = bed.materials.train
+    tuned, seconds = timed(
+        lambda: finetune_averaged(bed.supernet, bed.winner, train, bed.val, recipe, seeds=seeds)
+    )
+    n_params = bed.space.n_params(bed.winner)
+    return bed.figures(tuned.supernet.merge(bed.winner), n_params, seconds)
 
 
 def compare_winner(bed: Bed) -> dict[str, ArmFigures]:
@@ -62,6 +92,7 @@ def compare_ends(bed: Bed, *, alone_epochs: int, alone_lr: float) -> dict[str, A
         bed.supernet.merge_average(kept), None, search_s + soup_s
     )
     arms["winner, fine-tuned"] = _finetuned(bed, winner, search_s)
+    arms["winner, trained on"] = _trained_on(bed)
     recipe = subnet_recipe(bed, epochs=alone_epochs, lr=alone_lr)
     alone, alone_s = timed(lambda: train_alone(bed, winner, recipe))
     arms["winner, trained alone"] = bed.figures(

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from glora_search.bench.layout import Layout
 from glora_search.bench.runs import RunResult
-from glora_search.bench.statistics import Interval, interval, paired_difference
+from glora_search.bench.statistics import Cells, Interval, interval, paired_difference, suite_mean
 from glora_search.bench.table import Row, cells, comparison
 
 _TOP: Final = 0.2
@@ -26,6 +26,8 @@ class ScienceTable:
         reference: The row to which the others are compared.
         rows: As of a comparison.
         val_differences: Row to its val loss less that of the reference, paired.
+        calibrated: Row to its test loss after a temperature was fitted on val.
+        calibrated_differences: Row to that less that of the reference, paired.
         seconds: Row to the core seconds of a cell, with the training of the supernet.
     """
 
@@ -33,6 +35,8 @@ class ScienceTable:
     reference: str
     rows: Sequence[Row]
     val_differences: Mapping[str, Interval | None]
+    calibrated: Mapping[str, float]
+    calibrated_differences: Mapping[str, Interval | None]
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -41,12 +45,15 @@ class ScienceTable:
             "name": self.name,
             "reference": self.reference,
             "rows": [row.to_json() for row in self.rows],
-            "val_loss_differences": {
-                name: None if found is None else found.to_json()
-                for name, found in self.val_differences.items()
-            },
+            "val_loss_differences": _as_json(self.val_differences),
+            "calibrated_loss": dict(self.calibrated),
+            "calibrated_loss_differences": _as_json(self.calibrated_differences),
             "seconds": dict(self.seconds),
         }
+
+
+def _as_json(found: Mapping[str, Interval | None]) -> dict[str, Any]:
+    return {name: None if each is None else each.to_json() for name, each in found.items()}
 
 
 def arms_of(results: Iterable[RunResult], *, named: str | None = None) -> list[RunResult]:
@@ -70,6 +77,7 @@ def arms_of(results: Iterable[RunResult], *, named: str | None = None) -> list[R
                     val_top1=arm.val_top1,
                     test_loss=arm.test_loss,
                     test_top1=arm.test_top1,
+                    calibrated_loss=arm.calibrated_loss,
                     n_test=result.n_test,
                     train_s=result.train_s + arm.seconds,
                     merges=True,
@@ -92,15 +100,22 @@ def science_table(
     methods = list(dict.fromkeys(result.run.method for result in results))
     by_method = {m: [r for r in results if r.run.method == m and not r.failed] for m in methods}
     losses = {m: cells(found, lambda r: r.val_loss) for m, found in by_method.items()}
+    tempered = {m: cells(found, lambda r: r.calibrated_loss) for m, found in by_method.items()}
+
+    def differences(figures: Mapping[str, Cells]) -> dict[str, Interval | None]:
+        return {
+            method: paired_difference(figures[method], figures[reference])
+            for method in methods
+            if method != reference and reference in figures
+        }
+
     return ScienceTable(
         name=name,
         reference=reference,
         rows=comparison(results, methods, reference, layout),
-        val_differences={
-            method: paired_difference(losses[method], losses[reference])
-            for method in methods
-            if method != reference and reference in losses
-        },
+        val_differences=differences(losses),
+        calibrated={name: suite_mean(found) for name, found in tempered.items() if found},
+        calibrated_differences=differences(tempered),
         seconds={
             method: float(np.mean([r.train_s for r in found]))
             for method, found in by_method.items()
