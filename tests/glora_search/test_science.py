@@ -33,6 +33,7 @@ from glora_search.study.errors import StudyFileError
 from glora_search.study.reading import stored_study
 from search_spaces import LayerConfig, SubnetConfig
 
+EXPORTS = ("winner", "average of the 10 best", "random subnet", "winner, trained on")
 LAYOUT = Layout(tasks=("a", "b"), whole=("a", "b"))
 
 
@@ -295,11 +296,13 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.fronts.volumes["ours"].n == 1
     assert [row.method for row in found.tables["designs"].rows] == [BASE, "published"]
     assert [row.method for row in found.tables["methods"].rows] == [
-        *("linear", "lora", "winner", "average of the 10 best", "random subnet"),
+        *("linear", "lora", *EXPORTS),
     ]
     assert [row.method for row in found.tables["cost"].rows] == [
-        *("lora", "lora, 1 epochs", "lora, best of 2 by val", "winner"),
+        *("lora", "lora, 3 epochs", "lora, best of 2 by val", *EXPORTS),
     ]
+    cost = found.tables["cost"]
+    assert cost.calibrated.keys() == {row.method for row in cost.rows}
     assert found.ranks is not None
     assert found.ranks.subnets == 4
     assert found.needed["evolution"].mean <= 16

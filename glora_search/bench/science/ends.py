@@ -20,6 +20,9 @@ _FINETUNE_EPOCHS: Final = 20
 _FINETUNE_LR: Final = 3e-3
 _RUNS: Final = 4
 _RUN_EPOCHS: Final = 25
+_RUN_RATE: Final = 2.0
+"""Times the supernet's peak rate."""
+
 _ORACLE: Final = 10
 
 
@@ -39,7 +42,8 @@ def _trained_on(bed: Bed) -> ArmFigures:
     section = bed.materials.file.supernet
     runs, epochs = trained_on_epochs(section.epochs)
     recipe = dataclasses.replace(
-        subnet_recipe(bed, epochs=epochs, lr=section.lr), warmup_epochs=min(2, epochs // 2)
+        subnet_recipe(bed, epochs=epochs, lr=_RUN_RATE * section.lr),
+        warmup_epochs=min(2, epochs // 2),
     )
     seeds = [derive_seed(bed.seed, "run", run) for run in range(runs)]
     train: Any = bed.materials.train
