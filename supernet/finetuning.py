@@ -152,7 +152,7 @@ def finetune_averaged(
                 on_epoch(dataclasses.replace(end, epoch=done + end.epoch, epochs=epochs))
 
         for seed in seeds:
-            tuned.load_trainable_state(inherited)
+            tuned.load_trainable_state({name: inherited[name] for name in parameters})
             train_network(tuned, train, flat, seed=seed, on_epoch=take_in)
             done += recipe.epochs
     tuned.load_trainable_state({**inherited, **means})
