@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_COLDEST: Final = 1 / 20
-_HOTTEST: Final = 20.0
+COLDEST: Final = 1 / 20
+HOTTEST: Final = 20.0
 """Limits on T. Without them a network that is always right would have T = 0 and no loss."""
 
 _STEPS: Final = 16
@@ -49,8 +49,8 @@ def _near_the_minimum(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     z = logits.double()
     known = z.masked_fill(z == -torch.inf, 0.0)  # their probability is 0, and 0 * inf is NaN
     right = known.gather(1, labels[:, None]).squeeze(1)  # (n)
-    low = z.new_tensor(1 / _HOTTEST)
-    high = z.new_tensor(1 / _COLDEST)
+    low = z.new_tensor(1 / HOTTEST)
+    high = z.new_tensor(1 / COLDEST)
     b = z.new_tensor(1.0)
     for _ in range(_STEPS):
         p = torch.softmax(b * z, 1)  # (n, classes)

@@ -5,19 +5,24 @@ probabilities. The predicted classes stay what they are.
 from __future__ import annotations
 
 import copy
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from supernet.calibration import fitted_temperature
+from supernet.calibration import COLDEST, HOTTEST, fitted_temperature
 from supernet.data import Split
 from supernet.evaluation import evaluate_model, scored_logits
 from supernet.network import Supernet
 
+_INSIDE: Final = 1.01
+"""A temperature nearer to a limit than this factor is the limit."""
+
 
 @torch.inference_mode()
 def temperature_of(network: nn.Module, split: Split, *, batch_size: int = 256) -> float:
-    """The temperature that calibrates a network on a split.
+    """The temperature that calibrates a network on a split; 1 where none between 1/20 and 20 does,
+    such as of a network that is right on every image.
 
     Args:
         network: Plain, in evaluation mode.
@@ -30,7 +35,8 @@ def temperature_of(network: nn.Module, split: Split, *, batch_size: int = 256) -
         found = network(images.to(device))
         logits.append(scored_logits(found, split.scored_classes).float())
         labels.append(targets.to(device))
-    return fitted_temperature(torch.cat(logits), torch.cat(labels))
+    found = fitted_temperature(torch.cat(logits), torch.cat(labels))
+    return found if COLDEST * _INSIDE < found < HOTTEST / _INSIDE else 1.0
 
 
 def loss_when_calibrated(

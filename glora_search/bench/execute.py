@@ -125,7 +125,9 @@ def _execute(run: Run, file: StudyFile) -> RunResult:
                 loss=found.loss, top1=found.top1, n_images=found.n_images
             )
         if not run.test_sets:
-            calibrated_loss = _calibrated_loss(trained.network, materials.val, prepared.test())
+            calibrated_loss = _calibrated_loss(
+                trained.network, materials.val, prepared.test(), file
+            )
         plain = prepared.materials().backbone.to(device_of(file)).eval()
         ratio = _forward_ratio(trained.network, plain, materials.val)
     return RunResult(
@@ -182,9 +184,10 @@ def recipe_of(run: Run, file: StudyFile) -> Recipe:
     return Recipe(**fields)
 
 
-def _calibrated_loss(network: nn.Module, val: Split, test: Split) -> float:
+def _calibrated_loss(network: nn.Module, val: Split, test: Split, file: StudyFile) -> float:
     device = next(network.parameters()).device
-    return loss_when_calibrated(network, val.to(device), test.to(device))
+    batch_size = file.search.batch_size
+    return loss_when_calibrated(network, val.to(device), test.to(device), batch_size=batch_size)
 
 
 def _measure(network: nn.Module, split: Split, file: StudyFile) -> Evaluation:

@@ -118,9 +118,9 @@ Examples:
 @click.option(
     "--finetune-keep",
     type=click.Choice(["best", "average"]),
-    help="Of that, keep the epoch with the lowest val loss, or train at a rate that stays high and "
-    "keep the average of the weights over epochs. [default: as export.finetune_keep of the study "
-    "says]",
+    help="Of the fine-tuning, keep the epoch with the lowest val loss, or train at a rate that "
+    "stays high and keep the average of the weights over epochs. [default: as "
+    "export.finetune_keep of the study says]",
 )
 @click.option(
     "--finetune-runs",
@@ -128,6 +128,13 @@ Examples:
     metavar="R",
     help="Train it on R times, each time from the inherited weights, and average all of them. "
     "[default: as export.finetune_runs of the study says]",
+)
+@click.option(
+    "--finetune-batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images of a step of the fine-tuning. [default: as export.finetune_batch_size of the "
+    "study says, else that of its supernet]",
 )
 @click.option(
     "--calibrate/--no-calibrate",
@@ -158,6 +165,7 @@ def export(
     finetune_lr: float | None,
     finetune_keep: FinetuneKeep | None,
     finetune_runs: int | None,
+    finetune_batch_size: int | None,
     calibrate: bool | None,
     formats: tuple[str, ...],
     storage: str | None,
@@ -204,6 +212,7 @@ def export(
         finetune_lr=finetune_lr,
         finetune_keep=finetune_keep,
         finetune_runs=finetune_runs,
+        finetune_batch_size=finetune_batch_size,
         calibrate=calibrate,
         formats=formats or None,
         storage=storage,

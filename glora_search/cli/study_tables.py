@@ -209,14 +209,18 @@ def _export_lines(exported: Export) -> list[str]:
     kept = [] if exported.artifact is None else [f"kept      {exported.artifact}"]
     gained = []
     if exported.finetuning is not None:
+        scaled = exported.calibration
         before, after = exported.finetuning.val_before, exported.val
+        after = after if scaled is None else scaled.val_before
         gained.append(
             f"tuned     val loss {before.loss:.4f} before, {after.loss:.4f} after; val top-1 "
             f"{before.top1:.3f} before, {after.top1:.3f} after"
         )
-    if exported.temperature is not None:
+    if exported.calibration is not None:
         gained.append(
-            f"calibrated  the head is divided by {exported.temperature:.3f}, fitted on val images"
+            f"scaled    val loss {exported.calibration.val_before.loss:.4f} before, "
+            f"{exported.val.loss:.4f} after the head was divided by "
+            f"{exported.calibration.temperature:.3f}"
         )
     return [
         f"exported  {exported.directory}  ({exported.what}; merged and unmerged logits "

@@ -36,6 +36,7 @@ def export(
     finetune_lr: float | None = None,
     finetune_keep: FinetuneKeep | None = None,
     finetune_runs: int | None = None,
+    finetune_batch_size: int | None = None,
     calibrate: bool | None = None,
     formats: Sequence[str] | None = None,
     storage: str | None = None,
@@ -62,6 +63,7 @@ def export(
         finetune_keep: `best` keeps the epoch with the lowest val loss; `average` trains at a rate
             that stays high, and keeps the mean of the weights over epochs and runs.
         finetune_runs: How often it is trained on, each time from the inherited weights.
+        finetune_batch_size: Images of a step of that.
         calibrate: Fit a temperature on the validation split, and divide the head by it.
         formats: In which it is written besides timm's: `onnx`, `pt2`, `hf`. None for what the
             study's section [export] says.
@@ -90,6 +92,7 @@ def export(
             finetune_lr=finetune_lr,
             finetune_keep=finetune_keep,
             finetune_runs=finetune_runs,
+            finetune_batch_size=finetune_batch_size,
             calibrate=calibrate,
         )
         in_formats = check_formats(file.export.formats if formats is None else formats)

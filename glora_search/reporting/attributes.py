@@ -41,7 +41,8 @@ class ExportFacts:
         n_averaged: Of how many subnets it is the average; 0 where it is a single one.
         n_candidates: Of how many candidates these were kept as a soup; 0 where it is none.
         finetune_epochs: For how many epochs a single one was trained on; 0 where it was not.
-        temperature: By which its head was divided; None where it was not calibrated.
+        finetuned: The same in words.
+        calibrated: Whether a temperature was put into its head.
         val: On the split that the search optimised on.
         test: On the split that nothing was chosen on; None where there is none.
         logit_difference: The largest between subnet and merged model, on the val images.
@@ -53,7 +54,8 @@ class ExportFacts:
     n_averaged: int = 0
     n_candidates: int = 0
     finetune_epochs: int = 0
-    temperature: float | None = None
+    finetuned: str = ""
+    calibrated: bool = False
     val: SplitScore | None
     test: SplitScore | None
     logit_difference: float | None
@@ -62,7 +64,7 @@ class ExportFacts:
     @property
     def what(self) -> str:
         """What was exported, in words."""
-        return self._what if self.temperature is None else f"{self._what}, calibrated"
+        return f"{self._what}, calibrated" if self.calibrated else self._what
 
     @property
     def _what(self) -> str:
@@ -73,8 +75,7 @@ class ExportFacts:
         if self.trial is None:
             return "a subnet"
         if self.finetune_epochs:
-            epochs = "1 epoch" if self.finetune_epochs == 1 else f"{self.finetune_epochs} epochs"
-            return f"trial {self.trial}, fine-tuned for {epochs}"
+            return f"trial {self.trial}, fine-tuned for {self.finetuned}"
         return f"trial {self.trial}"
 
 
@@ -189,6 +190,15 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
     )
 
 
+def _finetuned(tuned: Mapping[str, Any]) -> str:
+    """For how long, and what was kept."""
+    n, runs = _integer(tuned.get("epochs")) or 0, _integer(tuned.get("runs")) or 1
+    epochs = "1 epoch" if n == 1 else f"{n} epochs"
+    if tuned.get("keep") != "average":
+        return epochs
+    return f"{epochs}, averaged" if runs == 1 else f"{runs} times {epochs}, averaged"
+
+
 def _export(value: Any) -> ExportFacts | None:
     if not isinstance(value, Mapping) or not value:
         return None
@@ -200,7 +210,8 @@ def _export(value: Any) -> ExportFacts | None:
         n_averaged=_length(value.get("average_of")),
         n_candidates=_length(value.get("soup_of")),
         finetune_epochs=_integer(tuned.get("epochs")) or 0,
-        temperature=_number(value.get("temperature")),
+        finetuned=_finetuned(tuned),
+        calibrated=bool(value.get("calibration")),
         val=_score(value.get("val")),
         test=_score(value.get("test")),
         logit_difference=_number(value.get("logit_difference")),

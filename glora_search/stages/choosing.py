@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from glora_search.recording import StudyRecord
 from glora_search.study.errors import SubnetNotFoundError
@@ -25,12 +25,14 @@ class Finetuning:
         keep: `best` is the epoch with the lowest val loss; `average` trains at a rate that stays
             high, and keeps the mean of the weights over epochs and runs.
         runs: How often it is trained on, each time from the inherited weights.
+        batch_size: Images of a step; None for that of [supernet].
     """
 
     epochs: int
     lr: float
     keep: FinetuneKeep = "best"
     runs: int = 1
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ def wanted_by(
     finetune_lr: float | None = None,
     finetune_keep: FinetuneKeep | None = None,
     finetune_runs: int | None = None,
+    finetune_batch_size: int | None = None,
     calibrate: bool | None = None,
 ) -> Wanted:
     """What to export, from the section [export] of a study and the arguments of a call.
@@ -129,6 +132,7 @@ def wanted_by(
         finetune_lr: None for the section's.
         finetune_keep: Likewise.
         finetune_runs: Likewise; more than one are averaged.
+        finetune_batch_size: Likewise.
         calibrate: Likewise.
 
     Raises:
@@ -145,6 +149,16 @@ def wanted_by(
     asked = [name for name, value in given.items() if value is not None]
     if len(asked) > 1 and asked != ["pick", "max_params"]:
         raise ExportError(f"{asked[0]} and {asked[1]} exclude each other; give one of them")
+    if finetune_keep not in (None, *get_args(FinetuneKeep)):
+        raise ExportError(
+            f"finetune_keep = {finetune_keep!r}; accepted: {', '.join(get_args(FinetuneKeep))}"
+        )
+    for key, count in (
+        ("finetune_runs", finetune_runs),
+        ("finetune_batch_size", finetune_batch_size),
+    ):
+        if count is not None and count < 1:
+            raise ExportError(f"{key} = {count}; accepted: 1 and more")
     if (finetune_epochs or 0) < 0 or not (finetune_lr is None or finetune_lr > 0):
         raise ExportError(
             f"cannot fine-tune for {finetune_epochs} epochs at a learning rate of {finetune_lr}; "
@@ -165,6 +179,7 @@ def wanted_by(
         ("finetune_lr", finetune_lr),
         ("finetune_keep", finetune_keep),
         ("finetune_runs", finetune_runs),
+        ("finetune_batch_size", finetune_batch_size),
     ):
         if value is not None and not epochs:
             raise ExportError(f"{key} needs finetune_epochs: nothing is fine-tuned without them")
@@ -173,11 +188,12 @@ def wanted_by(
         lr=section.finetune_lr if finetune_lr is None else finetune_lr,
         keep=finetune_keep or section.finetune_keep,
         runs=finetune_runs or (1 if finetune_keep == "best" else section.finetune_runs),
+        batch_size=finetune_batch_size or section.finetune_batch_size,
     )
     if finetuning.keep == "best" and finetuning.runs > 1:
         raise ExportError(
-            f"finetune_runs = {finetuning.runs} and finetune_keep = best exclude each other: "
-            "several runs are averaged"
+            f"finetune_runs = {finetuning.runs}: several runs are averaged; give "
+            'finetune_keep = "average" as well'
         )
     return Wanted(
         trial=trial,

@@ -39,6 +39,7 @@ class FinetuningRecord:
         val_before: The figures with the inherited weights; `val` of the export are those after.
         keep: As in `Finetuning`.
         runs: Likewise.
+        batch_size: Likewise.
     """
 
     epochs: int
@@ -47,6 +48,20 @@ class FinetuningRecord:
     val_before: Figures
     keep: FinetuneKeep = "best"
     runs: int = 1
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRecord:
+    """How what was exported was calibrated.
+
+    Args:
+        temperature: By which the head was divided; 1 where none was found.
+        val_before: The figures without it; `val` of the export are those with it.
+    """
+
+    temperature: float
+    val_before: Figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +75,10 @@ class Export:
             soup, those that were kept.
         soup_of: The numbers of a soup's candidates, best first; none for anything else.
         finetuning: How the subnet was trained on; None where it was not.
-        temperature: By which the head was divided to calibrate it; None where it was not.
+        calibration: How it was calibrated; None where it was not.
         outcome: The record of the subnet; of an average, that of the best of its subnets.
         val: Its numbers on the validation split, in float32 where they were measured so. Those of
-            an average, and of a subnet that was trained on, are its own.
+            an average, and of what was trained on or calibrated, are its own.
         val_in_search: The numbers that the search measured, if `val` was measured anew; else None.
         test: Its numbers on the test split; None where the data set has none.
         logit_difference: The largest absolute one between subnet and merged model on validation
@@ -79,7 +94,7 @@ class Export:
     average_of: tuple[int, ...] = ()
     soup_of: tuple[int, ...] = ()
     finetuning: FinetuningRecord | None = None
-    temperature: float | None = None
+    calibration: CalibrationRecord | None = None
     outcome: Outcome
     val: Figures
     val_in_search: Figures | None = None
@@ -93,7 +108,7 @@ class Export:
     @property
     def changed(self) -> bool:
         """Whether its weights are others than those that the search evaluated."""
-        return self.finetuning is not None or self.temperature is not None
+        return self.finetuning is not None or self.calibration is not None
 
     @property
     def what(self) -> str:
@@ -108,7 +123,7 @@ class Export:
             "average_of": list(self.average_of),
             "soup_of": list(self.soup_of),
             "finetuning": optional_table(self.finetuning),
-            "temperature": self.temperature,
+            "calibration": optional_table(self.calibration),
             "val": asdict(self.val),
             "val_in_search": optional_table(self.val_in_search),
             "test": optional_table(self.test),
@@ -120,7 +135,9 @@ class Export:
         }
 
 
-def optional_table(record: Figures | FinetuningRecord | None) -> dict[str, Any] | None:
+def optional_table(
+    record: Figures | FinetuningRecord | CalibrationRecord | None,
+) -> dict[str, Any] | None:
     """A record as JSON, where there is one."""
     return None if record is None else asdict(record)
 
@@ -149,7 +166,7 @@ def existing_export(
             average_of=_numbers(found.get("average_of")),
             soup_of=_numbers(found.get("soup_of")),
             finetuning=_finetuning(found.get("finetuning")),
-            temperature=found.get("temperature"),
+            calibration=_calibration(found.get("calibration")),
             outcome=chosen.best,
             val=Figures(**found["val"]),
             val_in_search=_figures(found.get("val_in_search")),
@@ -170,13 +187,13 @@ def _asked_for(found: dict[str, Any]) -> dict[str, Any]:
         "digests": [one["digest"] for one in candidates or found.get("average_of", [found])],
         "is_soup": bool(candidates),
         "finetuning": tuned and asdict(_finetuning_of(tuned)),
-        "calibrate": found.get("temperature") is not None,
+        "calibrate": found.get("calibration") is not None,
     }
 
 
 def _finetuning_of(record: Mapping[str, Any]) -> Finetuning:
     """What was asked for, from its record; records without the later keys are older."""
-    later = {key: record[key] for key in ("keep", "runs") if key in record}
+    later = {key: record[key] for key in ("keep", "runs", "batch_size") if key in record}
     return Finetuning(epochs=record["epochs"], lr=record["lr"], **later)
 
 
@@ -192,3 +209,9 @@ def _finetuning(table: dict[str, Any] | None) -> FinetuningRecord | None:
     if table is None:
         return None
     return FinetuningRecord(**{**table, "val_before": Figures(**table["val_before"])})
+
+
+def _calibration(table: dict[str, Any] | None) -> CalibrationRecord | None:
+    if table is None:
+        return None
+    return CalibrationRecord(**{**table, "val_before": Figures(**table["val_before"])})

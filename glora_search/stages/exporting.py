@@ -14,7 +14,13 @@ import torch
 from glora_search.recording import StudyRecord
 from glora_search.stages.choosing import Chosen
 from glora_search.stages.described import described
-from glora_search.stages.export_record import Export, Figures, FinetuningRecord, optional_table
+from glora_search.stages.export_record import (
+    CalibrationRecord,
+    Export,
+    Figures,
+    FinetuningRecord,
+    optional_table,
+)
 from glora_search.stages.finetuning import finetune_or_load
 from glora_search.stages.held_out import search_splits
 from glora_search.stages.prepare import Materials, missing_note
@@ -42,13 +48,13 @@ class _Made:
         exportable: To be written.
         average_of: The numbers of the trials that are averaged in it; none for a single one.
         finetuning: How its subnet was trained on.
-        temperature: By which its head was divided.
+        calibration: How it was calibrated.
     """
 
     exportable: Exportable
     average_of: tuple[int, ...] = ()
     finetuning: FinetuningRecord | None = None
-    temperature: float | None = None
+    calibration: CalibrationRecord | None = None
 
 
 def export_chosen(
@@ -63,7 +69,7 @@ def export_chosen(
 ) -> Export:
     """Merge what was chosen, compare it with the unmerged one, measure it on test, and write it.
 
-    Fine-tuning, or the choice of a soup, comes before that, and then the calibration.
+    Before that comes fine-tuning or the choice of a soup, and then the calibration.
 
     Args:
         record: The study.
@@ -101,7 +107,7 @@ def export_chosen(
     told = {
         "study": record.name,
         **_identity(chosen, made),
-        "temperature": made.temperature,
+        "calibration": optional_table(made.calibration),
         **described(materials),
         "val": asdict(val),
         "val_in_search": optional_table(val_in_search),
@@ -130,7 +136,7 @@ def export_chosen(
         average_of=made.average_of,
         soup_of=tuple(chosen.trials) if chosen.is_soup else (),
         finetuning=made.finetuning,
-        temperature=made.temperature,
+        calibration=made.calibration,
         outcome=chosen.best,
         val=val,
         val_in_search=val_in_search,
@@ -149,25 +155,27 @@ def _make(supernet: Supernet, chosen: Chosen, materials: Materials, progress: Pr
         numbers = iter(zip(chosen.trials, subnets, strict=True))
         # Both are best first, so each is found behind the one before.
         average_of = tuple(next(n for n, s in numbers if s == subnet) for subnet in kept)
-        made = partial(average_export, subnets=kept)
-        return _finished(made, supernet, chosen, materials, average_of=average_of)
+        make = partial(average_export, subnets=kept)
+        return _finished(make, supernet, chosen, materials, progress, average_of=average_of)
     if len(subnets) > 1:
-        made = partial(average_export, subnets=subnets)
-        return _finished(made, supernet, chosen, materials, average_of=tuple(chosen.trials))
+        make = partial(average_export, subnets=subnets)
+        average_of = tuple(chosen.trials)
+        return _finished(make, supernet, chosen, materials, progress, average_of=average_of)
     (subnet,), asked = subnets, chosen.finetuning
-    made = partial(subnet_export, subnet=subnet)
+    make = partial(subnet_export, subnet=subnet)
     if asked is None:
-        return _finished(made, supernet, chosen, materials)
+        return _finished(make, supernet, chosen, materials, progress)
     tuned, kept_epoch = finetune_or_load(supernet, subnet, asked, materials, progress)
     finetuning = FinetuningRecord(
         epochs=asked.epochs,
         lr=asked.lr,
         keep=asked.keep,
         runs=asked.runs,
+        batch_size=asked.batch_size,
         kept_epoch=kept_epoch,
         val_before=_measured(materials, supernet.merge(subnet), materials.val),
     )
-    return _finished(made, tuned, chosen, materials, finetuning=finetuning)
+    return _finished(make, tuned, chosen, materials, progress, finetuning=finetuning)
 
 
 def _finished(
@@ -175,6 +183,7 @@ def _finished(
     supernet: Supernet,
     chosen: Chosen,
     materials: Materials,
+    progress: Progress,
     **told: Any,
 ) -> _Made:
     """What is made of a supernet; calibrated, if that is asked for."""
@@ -184,8 +193,16 @@ def _finished(
     val = materials.val.to(next(supernet.parameters()).device)
     batch_size = materials.file.search.batch_size
     temperature = temperature_of(exportable.network, val, batch_size=batch_size)
-    calibrated = make(with_temperature(supernet, temperature))
-    return _Made(exportable=calibrated, temperature=temperature, **told)
+    if temperature == 1:
+        progress.note("no temperature calibrates it on val: it is exported as it is")
+    return _Made(
+        exportable=make(with_temperature(supernet, temperature)),
+        calibration=CalibrationRecord(
+            temperature=temperature,
+            val_before=_measured(materials, exportable.network, materials.val),
+        ),
+        **told,
+    )
 
 
 def _soup(

@@ -1,6 +1,7 @@
 """The fine-tuning stage: load a subnet that was trained on from its file, or train it on.
 
-A function of the study's seed and of the subnet, whatever was exported before. An interrupted
+A function of the study's seed, of the subnet and of how it is trained on, whatever was exported
+before. An interrupted
 fine-tuning begins anew, and gives the same.
 """
 
@@ -51,7 +52,9 @@ def finetune_or_load(
         ArtifactError: It is not here, and the artifacts cannot be looked into.
     """
     file = materials.file
-    recipe = finetuning_recipe(file, epochs=finetuning.epochs, lr=finetuning.lr)
+    recipe = finetuning_recipe(
+        file, epochs=finetuning.epochs, lr=finetuning.lr, batch_size=finetuning.batch_size
+    )
     seed = derive_seed(file.study.seed, "fine-tuning", subnet.digest)
     identity = {
         **{name: materials.fingerprints[name] for name in ("backbone", "train", "val")},
@@ -62,7 +65,8 @@ def finetune_or_load(
         "batch_size": str(file.search.batch_size),
         "seed": str(seed),
     }
-    if finetuning.keep == "average":  # the other files are older than these keys
+    averaged = finetuning.keep == "average"
+    if averaged:  # the other files are older than these keys
         identity |= {"keep": finetuning.keep, "runs": str(finetuning.runs)}
     path = cached_path(file.study.directory / "finetuned", identity)
     if path.exists():
@@ -72,7 +76,7 @@ def finetune_or_load(
     def train(_: Checkpointing, on_epoch: Callable[[EpochEnd], None]) -> None:
         device = next(supernet.parameters()).device
         with_recipe = partial(
-            finetune if finetuning.keep == "best" else finetune_averaged,
+            finetune_averaged if averaged else finetune,
             supernet,
             subnet,
             materials.train.to(device),
@@ -82,11 +86,11 @@ def finetune_or_load(
             on_epoch=on_epoch,
         )
         try:
-            if finetuning.keep == "best":
-                tuned = with_recipe(seed=seed)
-            else:
+            if averaged:
                 seeds = [derive_seed(seed, "run", run) for run in range(finetuning.runs)]
                 tuned = with_recipe(seeds=seeds)
+            else:
+                tuned = with_recipe(seed=seed)
         except TrainingDivergedError as error:
             raise TrainingDivergedError(
                 f"cannot fine-tune with export.finetune_lr = {finetuning.lr:g}: {error}"

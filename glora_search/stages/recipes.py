@@ -18,13 +18,18 @@ def recipe_of(file: StudyFile) -> Recipe:
     return Recipe(**file.supernet.recipe_fields())
 
 
-def finetuning_recipe(file: StudyFile, *, epochs: int, lr: float) -> Recipe:
-    """How a subnet of it is trained on: as the supernet, but shorter and at another rate."""
+def finetuning_recipe(
+    file: StudyFile, *, epochs: int, lr: float, batch_size: int | None = None
+) -> Recipe:
+    """How a subnet of it is trained on: as the supernet, but shorter and at another rate, and on
+    batches of another size if there is one.
+    """
     recipe = recipe_of(file)
     return replace(
         recipe,
         epochs=epochs,
         lr=lr,
+        batch_size=batch_size or recipe.batch_size,
         warmup_epochs=min(recipe.warmup_epochs, _MOST_WARMUP_EPOCHS),
         # A schedule that ends, or starts, above its peak would be none.
         warmup_lr=min(recipe.warmup_lr, lr),

@@ -18,7 +18,7 @@ MISSING_IN_TEST: Final = "missing_in_test"
 def made_of(export: Mapping[str, Any]) -> str:
     """What a stored export was made of, in words; empty for a subnet as the search found it."""
     made = _made_of(export)
-    if export.get("temperature") is None:
+    if export.get("calibration") is None:
         return made
     return f"{made or 'trial ' + str(export['trial'])}, calibrated"
 

@@ -100,6 +100,7 @@ class ExportSection(Section):
     soup: CountOrZero = 0
     finetune_epochs: CountOrZero = 0
     finetune_lr: Positive = 3e-3
+    finetune_batch_size: Count | None = None
     finetune_keep: FinetuneKeep = "best"
     finetune_runs: Count = 1
     calibrate: bool = False

@@ -61,11 +61,13 @@ def _task(facts: ModelFacts, record: Mapping[str, Any]) -> str:
 
 
 def _made_of(record: Mapping[str, Any]) -> str:
+    scaled = record.get("calibration")
+    end = f", calibrated on val (temperature {scaled['temperature']:.3g})" if scaled else ""
     if averaged := record.get("average_of"):
         kind = "greedy soup" if record.get("soup_of") else "average"
-        return f"{kind} of the merged weights of {len(averaged)} subnets"
-    tuned = record.get("finetuning")
-    return f"trial {record.get('trial')}" + (", trained on after the search" if tuned else "")
+        return f"{kind} of the merged weights of {len(averaged)} subnets{end}"
+    tuned = ", trained on after the search" if record.get("finetuning") else ""
+    return f"trial {record.get('trial')}{tuned}{end}"
 
 
 def _classes(facts: ModelFacts) -> str:

@@ -225,7 +225,7 @@ def test_another_trial_and_a_rate_that_is_too_high(
 
 def test_the_mean_over_epochs_calibrated(launched: Launched, tmp_path: Path) -> None:
     """Another file of another fine-tuning; the same classes as without the calibration, at a lower
-    val loss; told everywhere; what stands there is known again.
+    val loss; told everywhere.
     """
     storage, files = launched.storage, len(launched.tuned_files)
     asked: Any = {"finetune_epochs": 3, "finetune_keep": "average", "finetune_runs": 2}
@@ -234,21 +234,24 @@ def test_the_mean_over_epochs_calibrated(launched: Launched, tmp_path: Path) -> 
     assert first.epochs == list(range(1, 7))
     assert plain.finetuning is not None
     assert (plain.finetuning.keep, plain.finetuning.runs) == ("average", 2)
-    assert plain.temperature is None
+    assert plain.calibration is None
     assert len(launched.tuned_files) == files + 1
     again = Interrupting()
     out = tmp_path / "calibrated"
     found = export("tiny", out, **asked, calibrate=True, storage=storage, progress=again)
     assert again.epochs == []
-    assert found.temperature is not None
+    assert found.calibration is not None
+    assert found.calibration.val_before == plain.val
     assert found.val.top1 == plain.val.top1
     assert found.val.loss < plain.val.loss
     assert found.logit_difference < 1e-4
     what = f"trial {found.trial}, fine-tuned: average of 2 runs of 3 epochs, calibrated"
     assert found.what == what
-    assert any("calibrated" in line for line in export_output(found).lines)
+    lines = export_output(found).lines
+    assert f"{plain.val.loss:.4f} after" in lines[1], "of the fine-tuning alone"
+    assert f"val loss {plain.val.loss:.4f} before, {found.val.loss:.4f} after" in lines[2]
     record = json.loads((tmp_path / "calibrated" / "subnet.json").read_text())
-    assert record["temperature"] == found.temperature
+    assert record["calibration"]["temperature"] == found.calibration.temperature
     materials = launched.result.materials
     model: Any = timm.create_model(f"local-dir:{tmp_path / 'calibrated'}", pretrained=True)
     measured = evaluate_model(model, materials.val, batch_size=materials.file.search.batch_size)
@@ -260,7 +263,7 @@ def test_a_study_whose_winner_is_calibrated(tmp_path: Path) -> None:
     file = study(tmp_path, export={"calibrate": True})
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     result = launch(file, storage=storage)
-    assert result.export.temperature is not None
+    assert result.export.calibration is not None
     assert result.winner.loss is not None
     assert result.export.val.loss < result.winner.loss
     assert result.export.val.top1 == result.winner.top1
@@ -268,6 +271,11 @@ def test_a_study_whose_winner_is_calibrated(tmp_path: Path) -> None:
     assert resume("tiny", storage=storage).export.summary() == result.export.summary()
     with pytest.raises(ExportError, match="not an empty directory"):
         resume("tiny", overrides=["export.calibrate=false"], storage=storage)
+    tuned = ("finetune_epochs=2", 'finetune_keep="average"', "finetune_runs=2")
+    keys = (*tuned, "finetune_batch_size=20", f'directory="{tmp_path / "tuned"}"')
+    overrides = [f"export.{key}" for key in keys]
+    first = resume("tiny", overrides=overrides, storage=storage).export
+    assert resume("tiny", overrides=overrides, storage=storage).export.summary() == first.summary()
     status = study_output(study_status("tiny", storage))
     assert any("calibrated" in line for line in status.lines)
 

@@ -87,6 +87,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
             "export.finetune_epochs = 5: it excludes export.soup = 2",
         ),
         ({"export": {"finetune_lr": 0.0}}, "export.finetune_lr"),
+        ({"export": {"finetune_runs": 2}}, "several runs are averaged"),
     ],
 )
 def test_each_wrong_value_is_one_line(tmp_path: Path, changes: dict, told: str) -> None:

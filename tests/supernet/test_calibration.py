@@ -5,6 +5,7 @@ temperature in the head of a network.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,29 @@ def test_a_calibrated_network_predicts_the_same_with_the_least_loss() -> None:
         assert found.loss < plain.loss
         assert temperature_of(calibrated.network, val) == pytest.approx(1.0, abs=1e-3)
     assert all(torch.equal(before[name], t) for name, t in supernet.trainable_state().items())
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_network_that_is_always_right_or_wrong_stays_as_it_is(shift: int) -> None:
+    """Its least loss is at a limit of the temperature, which would spoil it on other images."""
+    supernet = filled_supernet()
+    _, val = digits()
+    network: Any = supernet.merge(subnets_of(supernet.space, 1)[0])
+    with torch.no_grad():
+        said = torch.cat([network(images).argmax(1) for images, _ in val.batches(64)])
+
+    class Relabelled:
+        """The images with what the network says of them as labels, or with something else."""
+
+        scored_classes = None
+
+        def batches(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+            labels = (said + shift) % network.num_classes
+            images = [part for part, _ in val.batches(size)]
+            return list(zip(images, labels.split(size), strict=True))
+
+    relabelled: Any = Relabelled()
+    assert temperature_of(network, relabelled) == 1.0
 
 
 def test_logits_that_say_nothing_or_everything_stop_at_the_limits() -> None:

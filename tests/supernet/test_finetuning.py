@@ -138,6 +138,9 @@ def test_the_mean_over_epochs_and_trainings_is_kept_at_a_rate_that_stays() -> No
     one = finetune_averaged(
         supernet, subnet, train, val, dataclasses.replace(recipe, epochs=1), seeds=[5]
     )
+    own = {id(p) for p in found.supernet.active_parameters([subnet])}
+    names = {name for name, p in found.supernet.trainable_parameters() if id(p) in own}
+    assert one.tensors.keys() == found.tensors.keys() == names
     assert all(torch.isfinite(tensor).all() for tensor in one.tensors.values())
 
 

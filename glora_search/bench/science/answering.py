@@ -50,6 +50,7 @@ def answer(run: Run, materials: Materials, test: Split) -> RunResult:
         val_top1=None if first is None else first.val_top1,
         test_loss=None if first is None else first.test_loss,
         test_top1=None if first is None else first.test_top1,
+        calibrated_loss=None if first is None else first.calibrated_loss,
         n_test=len(test),
         arms=arms,
         facts=facts,

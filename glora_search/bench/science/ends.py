@@ -27,18 +27,19 @@ _ORACLE: Final = 10
 
 
 def trained_on_epochs(epochs: int) -> tuple[int, int]:
-    """How often a winner is trained on, and for how many epochs each, whose supernet trained for so
-    many.
+    """Runs in which a winner is trained on, and epochs of each, where its supernet trained for
+    `epochs`.
     """
     return _RUNS, max(1, min(_RUN_EPOCHS, epochs // _RUNS))
 
 
 def compare_exports(bed: Bed) -> dict[str, ArmFigures]:
     """Those of `compare_winner`, and the winner trained on, the mean of several trainings."""
-    return {**compare_winner(bed), "winner, trained on": _trained_on(bed)}
+    found = compare_winner(bed)
+    return {**found, "winner, trained on": _trained_on(bed, found["winner"].seconds)}
 
 
-def _trained_on(bed: Bed) -> ArmFigures:
+def _trained_on(bed: Bed, search_s: float) -> ArmFigures:
     section = bed.materials.file.supernet
     runs, epochs = trained_on_epochs(section.epochs)
     recipe = dataclasses.replace(
@@ -51,7 +52,7 @@ def _trained_on(bed: Bed) -> ArmFigures:
         lambda: finetune_averaged(bed.supernet, bed.winner, train, bed.val, recipe, seeds=seeds)
     )
     n_params = bed.space.n_params(bed.winner)
-    return bed.figures(tuned.supernet.merge(bed.winner), n_params, seconds)
+    return bed.figures(tuned.supernet.merge(bed.winner), n_params, search_s + seconds)
 
 
 def compare_winner(bed: Bed) -> dict[str, ArmFigures]:
@@ -96,7 +97,7 @@ def compare_ends(bed: Bed, *, alone_epochs: int, alone_lr: float) -> dict[str, A
         bed.supernet.merge_average(kept), None, search_s + soup_s
     )
     arms["winner, fine-tuned"] = _finetuned(bed, winner, search_s)
-    arms["winner, trained on"] = _trained_on(bed)
+    arms["winner, trained on"] = _trained_on(bed, search_s)
     recipe = subnet_recipe(bed, epochs=alone_epochs, lr=alone_lr)
     alone, alone_s = timed(lambda: train_alone(bed, winner, recipe))
     arms["winner, trained alone"] = bed.figures(

@@ -26,7 +26,8 @@ class ScienceTable:
         reference: The row to which the others are compared.
         rows: As of a comparison.
         val_differences: Row to its val loss less that of the reference, paired.
-        calibrated: Row to its test loss after a temperature was fitted on val.
+        calibrated: Row to its test loss after a temperature was fitted on val; of rows that have
+            it in all cells.
         calibrated_differences: Row to that less that of the reference, paired.
         seconds: Row to the core seconds of a cell, with the training of the supernet.
     """
@@ -114,7 +115,12 @@ def science_table(
         reference=reference,
         rows=comparison(results, methods, reference, layout),
         val_differences=differences(losses),
-        calibrated={name: suite_mean(found) for name, found in tempered.items() if found},
+        # Results from before this figure have none; a mean over fewer cells would mislead.
+        calibrated={
+            name: suite_mean(found)
+            for name, found in tempered.items()
+            if found and found.keys() == losses[name].keys()
+        },
         calibrated_differences=differences(tempered),
         seconds={
             method: float(np.mean([r.train_s for r in found]))
