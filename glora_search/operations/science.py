@@ -16,9 +16,8 @@ from glora_search.bench.plan import BenchPlan, PowerPlan
 from glora_search.bench.recipes import QUICK_EPOCHS, QUICK_FACTORS
 from glora_search.bench.runs import RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
-from glora_search.bench.science.ends import trained_on_epochs
 from glora_search.bench.science.plan import QuestionPlan
-from glora_search.bench.science.scale import FULL, QUICK, UNIFORM, Scale
+from glora_search.bench.science.scale import FULL, QUICK, UNIFORM, Scale, trained_on_epochs
 from glora_search.bench.science.tables import (
     FrontTable,
     RankTable,

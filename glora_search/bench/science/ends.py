@@ -9,6 +9,7 @@ from typing import Any, Final
 from glora_search.bench.runs import ArmFigures
 from glora_search.bench.science.bed import Bed, timed
 from glora_search.bench.science.ranking import subnet_recipe, train_alone
+from glora_search.bench.science.scale import trained_on_epochs
 from search_spaces import SubnetConfig
 from supernet.finetuning import finetune, finetune_averaged
 from supernet.soup import greedy_soup
@@ -18,19 +19,10 @@ _AVERAGED: Final = (10, 50)
 _SOUP: Final = 20
 _FINETUNE_EPOCHS: Final = 20
 _FINETUNE_LR: Final = 3e-3
-_RUNS: Final = 4
-_RUN_EPOCHS: Final = 25
 _RUN_RATE: Final = 2.0
 """Times the supernet's peak rate."""
 
 _ORACLE: Final = 10
-
-
-def trained_on_epochs(epochs: int) -> tuple[int, int]:
-    """Runs in which a winner is trained on, and epochs of each, where its supernet trained for
-    `epochs`.
-    """
-    return _RUNS, max(1, min(_RUN_EPOCHS, epochs // _RUNS))
 
 
 def compare_exports(bed: Bed) -> dict[str, ArmFigures]:

@@ -14,6 +14,9 @@ UNIFORM: Final = (
 )
 """Methods that need no search, beside the winner."""
 
+_RUNS: Final = 4
+_RUN_EPOCHS: Final = 25
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
@@ -57,3 +60,10 @@ QUICK: Final = Scale(
     designs=(BASE, "published"),
     budgets=(1.0, 2.0),
 )
+
+
+def trained_on_epochs(epochs: int) -> tuple[int, int]:
+    """Runs in which a winner is trained on, and epochs of each, where its supernet trained for
+    `epochs`.
+    """
+    return _RUNS, max(1, min(_RUN_EPOCHS, epochs // _RUNS))
