@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from recording_cases import SPACE, outcome
 
 from glora_search.operations.running import ProcessRunner
@@ -94,10 +93,11 @@ def exported(folder: Path, study: StudyRecord) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The application on a real port, in a thread; its URL."""
+def serving(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
+    """An application on a real port, in a thread; its URL."""
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server that restarts
+        bound.bind(("127.0.0.1", port))
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([bound],))
