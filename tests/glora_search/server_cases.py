@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -67,6 +68,17 @@ def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> Stud
     with study.hold():
         study.flush([outcome(0, index, salt=salt) for index in range(n)])
     return study
+
+
+def hold_until_interrupted(url: str, name: str) -> None:
+    """Drive a study as a launch does, in a process of its own."""
+    with Database(url) as opened, opened.open_study(name).hold():
+        try:
+            while True:
+                time.sleep(60)
+        except KeyboardInterrupt:
+            sys.stdout.write("interrupted\n")
+            sys.stdout.flush()
 
 
 def begun_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:

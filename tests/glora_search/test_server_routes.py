@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import sqlite3
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,16 @@ import pytest
 from fastapi.testclient import TestClient
 from fork_server import Running, wait_until
 from recording_cases import SPACE, outcome
-from server_cases import OWN, begun_by, exported, keys_of, record, settings, storage
+from server_cases import (
+    OWN,
+    begun_by,
+    exported,
+    hold_until_interrupted,
+    keys_of,
+    record,
+    settings,
+    storage,
+)
 from tiny_study import study_table
 
 from glora_search.operations import jobs, serving
@@ -31,17 +39,6 @@ from glora_search.study.reading import parse_study
 from glora_search.study.toml_text import toml_text
 
 API = "/api/v1"
-
-
-def hold_until_interrupted(url: str, name: str) -> None:
-    """Drive a study as a launch does, in a process of its own."""
-    with Database(url) as opened, opened.open_study(name).hold():
-        try:
-            while True:
-                time.sleep(60)
-        except KeyboardInterrupt:
-            sys.stdout.write("interrupted\n")
-            sys.stdout.flush()
 
 
 TOML = {"Content-Type": "application/toml"}
