@@ -23,7 +23,7 @@ from glora_search.operations.running import ProcessRunner
 from glora_search.recording import Database, StudyRecord
 from glora_search.server.app import make_app
 from glora_search.server.settings import ServerSettings
-from glora_search.study.objectives import BY_LOSS
+from glora_search.study.objectives import BY_LOSS, Objectives
 
 TOKEN = "all-0123456789abcdef"
 READ_TOKEN = "read-0123456789abcdef"
@@ -54,7 +54,14 @@ def _empty_database() -> bytes:
         return file.read_bytes()
 
 
-def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> StudyRecord:
+def record(
+    database: Database,
+    name: str,
+    n: int = 10,
+    *,
+    salt: int = 0,
+    objectives: Objectives = BY_LOSS,
+) -> StudyRecord:
     """A study with `n` outcomes of generation 0; number 6 failed."""
     attributes = {
         "status": "searching",
@@ -64,7 +71,7 @@ def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> Stud
             "cluster": {"workers": 3},
         },
     }
-    study = database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes=attributes)
+    study = database.create_study(name, space=SPACE, objectives=objectives, attributes=attributes)
     with study.hold():
         study.flush([outcome(0, index, salt=salt) for index in range(n)])
     return study
@@ -85,7 +92,7 @@ def begun_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The commands that a server begins from now on. None runs: this process stands for them."""
     began: list[tuple[str, ...]] = []
 
-    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+    def begin(self: ProcessRunner, folder: Path, *words: str, **_: object) -> int:
         began.append(words)
         return os.getpid()  # a process that lives
 
