@@ -15,7 +15,7 @@ from glora_search.cli import options
 from glora_search.cli.output import Output, number, tell
 
 if TYPE_CHECKING:
-    from glora_search.client import Client
+    from glora_search.client import Client, Status
     from glora_search.study.picking import Pick
 
 _TOKEN: Final = "GLORA_SEARCH_SERVER_TOKEN"
@@ -234,13 +234,12 @@ def _list_output(studies: list[dict[str, Any]], server: str) -> Output:
     )
 
 
-def _study_output(status: dict[str, Any]) -> Output:
-    best = status["best"] or {}
+def _study_output(status: Status) -> Output:
     lines = [
         f"{status['study']}: {status['status']}, "
         f"{status['evaluated']} of {status['planned'] or '-'} evaluated, {status['failed']} failed",
     ]
-    if best:
+    if best := status["best"]:
         lines.append(
             f"best: trial {best['trial']}, val loss {number(best['loss'], 4)}, "
             f"top-1 {number(best['top1'], 4)}, {best['n_params']:,} parameters"

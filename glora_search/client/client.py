@@ -1,4 +1,4 @@
-"""The client: each route of a server as a method, each problem as an error of this project."""
+"""The client: each route below /api/v1 as a method, each problem as an error of this project."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
+from urllib.parse import quote
 
+from glora_search.client.answers import Export, ExportFile, Outcome, Readiness, Status
 from glora_search.client.downloads import download
 from glora_search.client.errors import ServerUnavailableError, error_of
 from glora_search.client.events import Event, read_events
@@ -85,98 +87,118 @@ class Client:
 
     def start(self, name: str) -> None:
         """Launch a study that was created."""
-        self._json("POST", f"/studies/{name}/start")
+        self._json("POST", _path(name, "start"))
 
     def resume(self, name: str, *, overrides: Iterable[str] = ()) -> None:
         """Go on with a study where it stopped; `overrides` as in `glora_search.resume`."""
         changes = list(overrides)
         body: dict[str, Any] = {"json": {"overrides": changes}} if changes else {}
-        self._json("POST", f"/studies/{name}/resume", **body)
+        self._json("POST", _path(name, "resume"), **body)
 
     def stop(self, name: str) -> None:
         """Interrupt a study; it ends soon after, and can be resumed."""
-        self._json("POST", f"/studies/{name}/stop")
+        self._json("POST", _path(name, "stop"))
 
     def delete(self, name: str, *, files: bool = False) -> None:
         """Delete a study that does not run, and with `files` its folder on the server."""
         query = {"confirm": name, "files": "delete" if files else "keep"}
-        with self._answer("DELETE", f"/studies/{name}", params=query):
+        with self._answer("DELETE", _path(name), params=query):
             pass
 
-    def studies(self, **filters: Any) -> Iterator[dict[str, Any]]:
-        """All studies; `filters` are `status`, `running` and `contains`."""
+    def studies(
+        self, *, status: str | None = None, running: bool | None = None, contains: str = ""
+    ) -> Iterator[dict[str, Any]]:
+        """All studies, the oldest first.
+
+        Args:
+            status: Only those of this status.
+            running: Only those that run, or that do not.
+            contains: Only those with this in their name.
+        """
+        wanted = {"status": status, "running": running, "contains": contains}
+        filters = {key: value for key, value in wanted.items() if value is not None}
         following: int | None = 0
         while following is not None:
             page = self._json("GET", "/studies", params={**filters, "offset": following})
             yield from page["studies"]
             following = page["next"]
 
-    def status(self, name: str) -> dict[str, Any]:
+    def status(self, name: str) -> Status:
         """How far a study is."""
-        return self._json("GET", f"/studies/{name}")
+        return cast(Status, self._json("GET", _path(name)))
 
-    def outcomes(self, name: str, *, since: int = 0) -> Iterator[dict[str, Any]]:
+    def outcomes(self, name: str, *, since: int = 0) -> Iterator[Outcome]:
         """The outcomes of a study in the order of recording, from a number on."""
         more = True
         while more:
             query = {"since": since, "limit": 1000}
-            page = self._json("GET", f"/studies/{name}/outcomes", params=query)
+            page = self._json("GET", _path(name, "outcomes"), params=query)
             yield from page["outcomes"]
             since, more = page["next"], page["more"]
 
     def history(self, name: str) -> dict[str, Any]:
         """The best of each generation, and each outcome that was better than all before."""
-        return self._json("GET", f"/studies/{name}/history")
+        return self._json("GET", _path(name, "history"))
 
-    def front(self, name: str, *, measure: str = "loss") -> list[dict[str, Any]]:
-        """The Pareto front of a measure and the number of parameters."""
-        query = {"measure": measure}
-        found: list[dict[str, Any]] = self._json("GET", f"/studies/{name}/front", params=query)[
-            "outcomes"
-        ]
+    def front(self, name: str, *, measure: str = "loss") -> list[Outcome]:
+        """The Pareto front of a measure and the number of parameters.
+
+        Args:
+            name: The study.
+            measure: `loss`, `top1` or `calibrated-loss`.
+        """
+        answer = self._json("GET", _path(name, "front"), params={"measure": measure})
+        found: list[Outcome] = answer["outcomes"]
         return found
 
     def winner(self, name: str) -> dict[str, Any]:
         """The best subnet so far, with its configuration."""
-        return self._json("GET", f"/studies/{name}/winner")
+        return self._json("GET", _path(name, "winner"))
 
     def subnet(self, name: str, digest: str) -> dict[str, Any]:
         """A subnet by its digest, with its configuration."""
-        return self._json("GET", f"/studies/{name}/subnets/{digest}")
+        return self._json("GET", _path(name, "subnets", digest))
 
-    def logs(self, name: str) -> str:
-        """The end of the log of a study."""
-        with self._answer("GET", f"/studies/{name}/logs") as answer:
+    def logs(self, name: str, *, tail: int = 100_000) -> str:
+        """The end of the log of a study: at most `tail` bytes."""
+        with self._answer("GET", _path(name, "logs"), params={"tail": tail}) as answer:
             answer.read()
             return answer.text
 
-    def events(self, name: str, *, last_id: str = "") -> Iterator[Event]:
-        """What happens to a study, from its first outcome on, until it is deleted.
+    def events(self, name: str, *, since: int = 0, last_id: str = "") -> Iterator[Event]:
+        """What happens to a study, until it is deleted.
 
         A connection that breaks is made anew, and nothing is missed.
 
         Args:
             name: The study.
-            last_id: The `id` of the last event that is known already.
+            since: The number of the first outcome.
+            last_id: The `id` of the last event that is known already, in the place of `since`.
         """
+        reached = False
         while True:
             headers = {"Last-Event-ID": last_id} if last_id else {}
             try:
                 timeout = httpx.Timeout(_SILENCE_S)
                 with self._answer(
-                    "GET", f"/studies/{name}/events", headers=headers, timeout=timeout
+                    "GET",
+                    _path(name, "events"),
+                    params={"since": since},
+                    headers=headers,
+                    timeout=timeout,
                 ) as answer:
+                    reached = True
                     for event in read_events(answer.iter_lines(), last_id):
                         last_id = event.id
                         yield event
                         if event.kind == "gone":
                             return
             except ServerUnavailableError:
-                if not last_id:
+                if not reached:
                     raise
             time.sleep(_RETRY_S)
 
-    def wait(self, name: str) -> dict[str, Any]:
+    def wait(self, name: str) -> Status:
         """Wait until nobody drives a study any more; returns its status."""
         for event in self.events(name):
             if event.kind == "gone":
@@ -185,9 +207,9 @@ class Client:
                 break
         return self.status(name)
 
-    def exports(self, name: str) -> list[dict[str, Any]]:
+    def exports(self, name: str) -> list[Export]:
         """The exports of a study that were asked for by `begin_export`, and how they stand."""
-        found: list[dict[str, Any]] = self._json("GET", f"/studies/{name}/exports")["exports"]
+        found: list[Export] = self._json("GET", _path(name, "exports"))["exports"]
         return found
 
     def begin_export(
@@ -197,7 +219,7 @@ class Client:
         digest: str | None = None,
         pick: Pick | None = None,
         max_params: int | None = None,
-    ) -> dict[str, Any]:
+    ) -> Export:
         """Let the server make the export of a subnet; returns which one it is, and how it stands.
 
         Args:
@@ -208,7 +230,7 @@ class Client:
         """
         wanted = {"digest": digest, "pick": pick, "max_params": max_params}
         query = {key: value for key, value in wanted.items() if value is not None}
-        return self._json("POST", f"/studies/{name}/export", params=query)
+        return cast(Export, self._json("POST", _path(name, "export"), params=query))
 
     def export(
         self,
@@ -248,12 +270,43 @@ class Client:
     def _export(
         self, name: str, query: dict[str, Any], headers: dict[str, str]
     ) -> AbstractContextManager[httpx.Response]:
-        return self._answer("GET", f"/studies/{name}/export", params=query, headers=headers)
+        return self._answer("GET", _path(name, "export"), params=query, headers=headers)
+
+    def artifacts(self, name: str) -> list[ExportFile]:
+        """The files of the export that ended a study."""
+        found: list[ExportFile] = self._json("GET", _path(name, "artifacts"))["files"]
+        return found
+
+    def artifact(self, name: str, file: str, out: Path) -> None:
+        """Save one file of the export that ended a study, whole or not at all.
+
+        Args:
+            name: The study.
+            file: Its name, as `artifacts` tells it.
+            out: Where it is saved.
+        """
+        self._save(_path(name, "artifacts", file), out)
 
     def report(self, name: str, out: Path) -> None:
         """Save the report of a study as one HTML file, whole or not at all."""
+        self._save(_path(name, "report"), out)
+
+    def health(self) -> dict[str, Any]:
+        """That the server lives; needs no token."""
+        return self._json("GET", "/health")
+
+    def ready(self) -> Readiness:
+        """Whether database and cluster answer, and what is wrong where they do not."""
+        with self._answer("GET", "/ready", also=503) as answer:
+            answer.read()
+            found = _document(answer)
+            if "ready" not in found:  # a proxy's 503
+                raise error_of(answer.status_code, found)
+            return cast(Readiness, found)
+
+    def _save(self, path: str, out: Path) -> None:
         part = out.with_name(f"{out.name}.part")
-        with self._answer("GET", f"/studies/{name}/report") as answer, part.open("wb") as file:
+        with self._answer("GET", path) as answer, part.open("wb") as file:
             for chunk in answer.iter_bytes():
                 file.write(chunk)
         part.replace(out)
@@ -273,11 +326,13 @@ class Client:
             return document
 
     @contextmanager
-    def _answer(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
-        """An answer that is no problem."""
+    def _answer(
+        self, method: str, path: str, *, also: int | None = None, **request: Any
+    ) -> Iterator[httpx.Response]:
+        """An answer that is no problem, or has the status `also`."""
         try:
             with self._http.stream(method, f"{_PREFIX}{path}", **request) as answer:
-                if answer.is_success:
+                if answer.is_success or answer.status_code == also:
                     yield answer
                     return
                 answer.read()
@@ -287,6 +342,11 @@ class Client:
             raise ServerUnavailableError(
                 f"no server answers at {self._url} ({told}); start one by `glora-search serve`"
             ) from error
+
+
+def _path(name: str, *parts: str) -> str:
+    """Of a study's route. No study's name needs quotes, but another text must not get elsewhere."""
+    return "/".join(("/studies", *(quote(part, safe="") for part in (name, *parts))))
 
 
 def _document(answer: httpx.Response) -> dict[str, Any]:

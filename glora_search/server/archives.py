@@ -25,11 +25,11 @@ def files_in(service: Service, directory: Path, name: str) -> list[Path]:
     """The files of an export of a study.
 
     Raises:
-        RefusedError: It is not below the server's folder, or there is nothing in it.
+        RefusedError: It is not below the study's folder, or there is nothing in it.
     """
-    root, folder = service.settings.root.resolve(), directory.resolve()
-    if not folder.is_relative_to(root) or not folder.is_dir():
-        raise RefusedError(404, f"the export of study {name!r} is not below the server's folder")
+    own, folder = service.settings.root.resolve() / name, directory.resolve()
+    if not folder.is_relative_to(own) or not folder.is_dir():
+        raise RefusedError(404, f"the export of study {name!r} is not below the study's folder")
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.is_symlink()]
     if not files:
         raise RefusedError(404, f"the export of study {name!r} is empty")

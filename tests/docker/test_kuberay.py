@@ -192,25 +192,48 @@ def test_the_job_runs_on_that_cluster() -> None:
 def test_the_server_is_that_of_the_compose_file_on_this_cluster() -> None:
     """The same options but for the names by which things are reached, which have to be right."""
     (container,) = PODS["server"]["spec"]["containers"]
-    program, verb, *words = words_of(container["command"])
-    options = dict(word.split("=", 1) for word in words)
-    given = compose()["services"]["server"]["command"]
-    theirs = dict(word.split("=", 1) for word in words_of(given)[2:])
+    (program, verb), options = options_of(container["command"])
+    _, theirs = options_of(compose()["services"]["server"]["command"])
     head = f"{CLUSTER['metadata']['name']}-head-svc"  # what KubeRay calls the head's service
     service = manifest("server-service.yaml")
     expected = {
         **theirs,
-        "--address": f"http://{head}:8265",
-        "--allowed-host": service["metadata"]["name"],
+        "--address": [f"http://{head}:8265"],
+        "--allowed-host": [service["metadata"]["name"]],
     }
     assert (program, verb, options) == ("glora-search", "serve", expected)
     (port,) = container["ports"]
-    assert str(port["containerPort"]) == options["--port"]
+    assert [str(port["containerPort"])] == options["--port"]
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     token = environment_of("server")["GLORA_SEARCH_SERVER_TOKEN_FILE"]["value"]
     assert str(Path(token).parent) in mounts
     assert token.startswith("/run/secrets/"), "elsewhere a file that the group reads is refused"
-    assert {options["--data-root"], str(Path(options["--root"]).parent)} <= mounts
+    assert str(Path(options["--root"][0]).parent) in mounts
+
+
+def options_of(command: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The first two words of a command, and its options with their values."""
+    options: dict[str, list[str]] = {}
+    words = words_of(command)
+    for option, _, value in (word.partition("=") for word in words[2:]):
+        options.setdefault(option, []).append(value)
+    return words[:2], options
+
+
+@pytest.mark.parametrize("name", ["server", "head", "cpu", "gpu"])
+def test_data_have_a_place_that_can_hold_them(name: str) -> None:
+    """Study files are in a ConfigMap, of at most 1 MiB; whoever reads data mounts a claim."""
+    (server,) = PODS["server"]["spec"]["containers"]
+    _, options = options_of(server["command"])
+    spec = PODS[name]["spec"]
+    claimed = {v["name"] for v in spec["volumes"] if "persistentVolumeClaim" in v}
+    (container,) = spec["containers"]
+    places = {m["mountPath"]: m["name"] in claimed for m in container["volumeMounts"]}
+    holding = {
+        root: any(holds and Path(root).is_relative_to(place) for place, holds in places.items())
+        for root in options["--data-root"]
+    }
+    assert holding == {"/studies": False, "/artifacts/data": True}
 
 
 def test_the_service_finds_the_server_and_its_policy_lets_clients_to_one_port() -> None:

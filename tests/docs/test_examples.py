@@ -14,6 +14,7 @@ from typing import NamedTuple
 import click
 import pytest
 import torch
+from own_server import free_port, own_server
 from PIL import Image
 from tiny_study import ARGS, MODEL, study_table, write_study
 
@@ -28,11 +29,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ADDRESS = "http://127.0.0.1:8484"  # of the server in examples
 KINDS = {"python", "toml"}  # what is tried below
 _FENCE = re.compile(
     r"^(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+_INDENTED = re.compile(r"^ {4}(?:from|import|with|\[\w+\])(?: .*)?$", re.MULTILINE)
 _FENCE_LINE = re.compile(r"^[ >]*(?:```|~~~)", re.MULTILINE)
 _COMMAND = re.compile(r"^ {4}(?P<line>glora-search [^#\n]*)", re.MULTILINE)
 
@@ -76,6 +79,10 @@ def untried(page: str, text: str) -> list[str]:
     ]
     if len(_FENCE_LINE.findall(text)) != 2 * len(found):
         faults.append(f"{page}: a fence that is not understood")
+    faults += [
+        f"{page}: not in a fence: {line.strip()}"
+        for line in _INDENTED.findall(_FENCE.sub("", text))
+    ]
     return faults
 
 
@@ -109,6 +116,8 @@ def test_every_block_is_tried(page: Path) -> None:
         ("``` python\n1\n```\n", ["p: a fence that is not understood"]),
         ("  ```python\n  1\n  ```\n", ["p: a fence that is not understood"]),
         ("~~~python\n1\n~~~\n", ["p: a fence that is not understood"]),
+        ("    import os\n", ["p: not in a fence: import os"]),
+        ("    [search]\n    population = 8\n", ["p: not in a fence: [search]"]),
         ("<!-- continues -->\n```python\n1\n```\n\n```toml\n```\n", []),
     ],
 )
@@ -144,8 +153,23 @@ def test_python_runs(
     if block.note == "given: a backbone and images":
         variables = given()
     namespaces[block.page] = variables
-    with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(block.text, f"{block.page}, block {block.number}", "exec"), variables)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as stack:
+        text = block.text
+        if block.note == "given: a server":
+            text = text.replace(ADDRESS, stack.enter_context(small_study(workplace / str(block))))
+        exec(compile(text, f"{block.page}, block {block.number}", "exec"), variables)
+
+
+@contextlib.contextmanager
+def small_study(folder: Path) -> Iterator[str]:
+    """The address of a server, in a folder with a study file that it accepts."""
+    (folder / "data").mkdir(parents=True)
+    file = write_study(folder / "data").rename(folder / "study.toml")
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("directory")))
+    port = free_port()
+    with own_server(folder, port), contextlib.chdir(folder):
+        yield f"http://127.0.0.1:{port}"
 
 
 def given() -> dict[str, object]:

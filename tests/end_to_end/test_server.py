@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fork_server import Running, glora_search
+from own_server import free_port, own_server
 from tiny_study import N_SUBNETS, study_table
 
-import glora_search as package
-from glora_search.client import Client, ServerUnavailableError
 from glora_search.study.errors import StudyHeldError
 
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def server(folder: Path, port: int) -> Iterator[Client]:
-    """`glora-search serve` in a process of its own, until the block ends."""
-    source = str(Path(package.__file__).parents[1])  # what the study's own process imports
-    running = Running(
-        glora_search,
-        *("serve", "--port", str(port), "--root", "runs", "--data-root", "data"),
-        folder=folder,
-        environment={"PYTHONPATH": source},
-    )
-    with Client(f"http://127.0.0.1:{port}", timeout_s=300) as client:
-        try:
-            while True:
-                try:
-                    list(client.studies())
-                    break
-                except ServerUnavailableError:
-                    assert not running.is_over, running.errors
-                    time.sleep(0.05)
-            yield client
-        finally:
-            running.signal(signal.SIGINT)
-            running.wait()
 
 
 def test_a_study_outlives_its_server_and_is_downloaded_from_the_next(tmp_path: Path) -> None:
@@ -53,15 +21,13 @@ def test_a_study_outlives_its_server_and_is_downloaded_from_the_next(tmp_path: P
     (tmp_path / "data").mkdir()
     table = study_table(tmp_path / "data")
     del table["study"]["directory"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with server(tmp_path, port) as client:
+    port = free_port()
+    with own_server(tmp_path, port) as client:
         assert client.create(table, start=True) == "tiny"
         holder = client.status("tiny")["held_by"]
         assert holder is not None
     os.kill(int(holder.rpartition(":")[2]), 0)  # it lives on
-    with server(tmp_path, port) as client:
+    with own_server(tmp_path, port) as client:
         kinds: dict[str, list[str]] = {}
         for event in client.events("tiny"):
             kinds.setdefault(event.kind, []).append(json.dumps(event.data))
@@ -85,7 +51,7 @@ def test_a_study_outlives_its_server_and_is_downloaded_from_the_next(tmp_path: P
             client.begin_export("tiny", digest=others[1])
         with pytest.raises(StudyHeldError, match="wait for its end"):
             client.delete("tiny", files=True)
-    with server(tmp_path, port) as client:  # and the export goes on without it
+    with own_server(tmp_path, port) as client:  # and the export goes on without it
         client.export("tiny", tmp_path / "other.zip", digest=others[0])
         with zipfile.ZipFile(tmp_path / "other.zip") as packed:
             assert json.loads(packed.read("subnet.json"))["digest"] == others[0]

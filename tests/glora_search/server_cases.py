@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,14 +17,13 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from recording_cases import SPACE, outcome
 
 from glora_search.operations.running import ProcessRunner
 from glora_search.recording import Database, StudyRecord
 from glora_search.server.app import make_app
 from glora_search.server.settings import ServerSettings
-from glora_search.study.objectives import BY_LOSS
+from glora_search.study.objectives import BY_LOSS, Objectives
 
 TOKEN = "all-0123456789abcdef"
 READ_TOKEN = "read-0123456789abcdef"
@@ -54,7 +54,14 @@ def _empty_database() -> bytes:
         return file.read_bytes()
 
 
-def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> StudyRecord:
+def record(
+    database: Database,
+    name: str,
+    n: int = 10,
+    *,
+    salt: int = 0,
+    objectives: Objectives = BY_LOSS,
+) -> StudyRecord:
     """A study with `n` outcomes of generation 0; number 6 failed."""
     attributes = {
         "status": "searching",
@@ -64,17 +71,28 @@ def record(database: Database, name: str, n: int = 10, *, salt: int = 0) -> Stud
             "cluster": {"workers": 3},
         },
     }
-    study = database.create_study(name, space=SPACE, objectives=BY_LOSS, attributes=attributes)
+    study = database.create_study(name, space=SPACE, objectives=objectives, attributes=attributes)
     with study.hold():
         study.flush([outcome(0, index, salt=salt) for index in range(n)])
     return study
+
+
+def hold_until_interrupted(url: str, name: str) -> None:
+    """Drive a study as a launch does, in a process of its own."""
+    with Database(url) as opened, opened.open_study(name).hold():
+        try:
+            while True:
+                time.sleep(60)
+        except KeyboardInterrupt:
+            sys.stdout.write("interrupted\n")
+            sys.stdout.flush()
 
 
 def begun_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The commands that a server begins from now on. None runs: this process stands for them."""
     began: list[tuple[str, ...]] = []
 
-    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+    def begin(self: ProcessRunner, folder: Path, *words: str, **_: object) -> int:
         began.append(words)
         return os.getpid()  # a process that lives
 
@@ -94,10 +112,11 @@ def exported(folder: Path, study: StudyRecord) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The application on a real port, in a thread; its URL."""
+def serving(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
+    """An application on a real port, in a thread; its URL."""
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server that restarts
+        bound.bind(("127.0.0.1", port))
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([bound],))

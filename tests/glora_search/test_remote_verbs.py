@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from fork_server import Running, wait_until
 from recording_cases import SPACE
-from server_cases import TOKEN, begun_by, exported, record, served, storage
+from server_cases import (
+    TOKEN,
+    begun_by,
+    exported,
+    hold_until_interrupted,
+    record,
+    served,
+    storage,
+)
 
+from glora_search.cli import remote_verbs
 from glora_search.cli.commands import cli
 from glora_search.client import Client
+from glora_search.operations.running import LOG, ProcessRunner
 from glora_search.recording import Database
 from glora_search.study.errors import StudyFileError, StudyNotFoundError, StudyNotRunningError
 from glora_search.study.examples import load_example
@@ -97,3 +109,61 @@ def test_studies_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert "created: starting" in terminal.says("start", "created", "--detach")
     launched = ("launch", "study.toml")
     assert began == [launched, ("resume", "b", "--set", "cluster.workers=2"), launched]
+
+
+def drive_until_told(url: str, name: str, end: str) -> None:
+    """Be the process of a study, which is complete once there is a file."""
+    with Database(url) as database:
+        study = record(database, name)
+        with study.hold():
+            while not Path(end).exists():
+                time.sleep(0.02)
+            study.set_attribute("status", "complete")
+
+
+@pytest.mark.slow
+def test_a_launch_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells the log and the states on the way, and prints how the study stands at the end."""
+    end, told = tmp_path / "end", list[str]()
+    driving: list[Running] = []
+
+    def begin(self: ProcessRunner, folder: Path, *words: str) -> int:
+        (folder / LOG).write_text("training the supernet\n")
+        arguments = (self.storage, folder.name, str(end))
+        driving.append(Running(drive_until_told, *arguments, folder=tmp_path))
+        return driving[0].pid
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if {"training the supernet", "searching: 9 of 50"} <= {t.partition(",")[0] for t in told}:
+            end.touch()
+
+    monkeypatch.setattr(ProcessRunner, "_begin", begin)
+    monkeypatch.setattr(remote_verbs, "tell", tell)
+    file = tmp_path / "study.toml"
+    file.write_text(load_example("digits"))
+    with served(tmp_path) as url:
+        shown = Terminal(url).says("launch", file)
+        driving[0].succeed()
+    assert shown.startswith("digits: complete, 9 of 50 evaluated, 1 failed\nbest: trial ")
+    assert told[-1].startswith("complete: 9 of 50, best so far: val loss 0.")
+
+
+@pytest.mark.slow
+def test_a_study_is_stopped_and_its_log_shown(tmp_path: Path) -> None:
+    """`stop` ends when the study has; `logs` prints what is in the file and nothing else."""
+    with Database(storage(tmp_path)) as database:
+        record(database, "a", 1)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / LOG).write_text("first\nlast")
+    with served(tmp_path) as url, Client(url) as client:
+        terminal = Terminal(url)
+        assert terminal.says("logs", "a") == "first\nlast"
+        driver = Running(hold_until_interrupted, storage(tmp_path), "a", folder=tmp_path)
+        assert wait_until(lambda: client.status("a")["running"], driver)
+        shown = terminal.says("stop", "a")
+        assert not client.status("a")["running"]
+        driver.succeed()
+    assert driver.output == "interrupted\n"
+    assert shown.startswith("a: searching, 1 of 50 evaluated, 0 failed\nbest: trial 0")
+    assert shown.endswith("last words: last\n")

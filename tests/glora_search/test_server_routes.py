@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import sqlite3
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,16 @@ import pytest
 from fastapi.testclient import TestClient
 from fork_server import Running, wait_until
 from recording_cases import SPACE, outcome
-from server_cases import OWN, begun_by, exported, keys_of, record, settings, storage
+from server_cases import (
+    OWN,
+    begun_by,
+    exported,
+    hold_until_interrupted,
+    keys_of,
+    record,
+    settings,
+    storage,
+)
 from tiny_study import study_table
 
 from glora_search.operations import jobs, serving
@@ -31,17 +39,6 @@ from glora_search.study.reading import parse_study
 from glora_search.study.toml_text import toml_text
 
 API = "/api/v1"
-
-
-def hold_until_interrupted(url: str, name: str) -> None:
-    """Drive a study as a launch does, in a process of its own."""
-    with Database(url) as opened, opened.open_study(name).hold():
-        try:
-            while True:
-                time.sleep(60)
-        except KeyboardInterrupt:
-            sys.stdout.write("interrupted\n")
-            sys.stdout.flush()
 
 
 TOML = {"Content-Type": "application/toml"}
@@ -379,7 +376,7 @@ def test_an_export_is_a_zip_of_which_parts_can_be_asked(
     assert (one.status_code, one.content) == (206, bytes(range(256)))
 
 
-def test_files_outside_of_the_root_are_not_served(
+def test_files_outside_of_a_studys_folder_are_not_served(
     client: TestClient, database: Database, tmp_path: Path
 ) -> None:
     """Neither by what is stored with a study, nor by a symbolic link in its folder."""
@@ -394,11 +391,20 @@ def test_files_outside_of_the_root_are_not_served(
     assert client.get(f"{API}/studies/a/logs").status_code == 404
     for name in ("..%2f..%2fsecret.txt", "%2fetc%2fpasswd", "%2e%2e%2fstudies.db"):
         assert client.get(f"{API}/studies/a/artifacts/{name}").status_code in (404, 422), name
-    study.set_attribute("export", {"directory": str(tmp_path)})
-    for path in ("export", "artifacts", "artifacts/secret.txt"):
-        answer = client.get(f"{API}/studies/a/{path}")
-        assert answer.status_code == 404
-        assert "not below" in answer.json()["detail"]
+    exported(tmp_path, record(database, "b", 1))
+    (tmp_path / "runs" / "c").symlink_to(export.parent)
+    studies = {"a": study, "c": record(database, "c", 1)}
+    for name, directory in (
+        ("a", tmp_path),
+        ("a", tmp_path / "runs"),
+        ("a", tmp_path / "runs" / "b" / "export"),
+        ("c", tmp_path / "runs" / "c" / "export"),
+    ):
+        studies[name].set_attribute("export", {"directory": str(directory)})
+        for path in ("export", "artifacts", "artifacts/model.safetensors"):
+            answer = client.get(f"{API}/studies/{name}/{path}")
+            assert answer.status_code == 404, directory
+            assert "not below" in answer.json()["detail"]
 
 
 @pytest.mark.slow

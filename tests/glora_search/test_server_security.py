@@ -240,6 +240,9 @@ def test_other_machines_are_let_in_with_a_token_alone(
             options(token_file=file).settings()
     file.chmod(0o600)
     assert options(token_file=file).settings().token == TOKEN
+    shared = options("127.0.0.1", token_file=file).settings()  # where others log in
+    with TestClient(make_app(shared), base_url=OWN) as client:
+        assert client.get("/api/v1/studies").status_code == 401
     monkeypatch.setenv("GLORA_SEARCH_SERVER_TOKEN", "short")
     with pytest.raises(ServerError, match="at least 16") as caught:
         options().settings()
