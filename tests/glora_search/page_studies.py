@@ -107,7 +107,7 @@ def studies_in_every_state(folder: Path) -> Iterator[ServerSettings]:
             fingerprints={"supernet": "1234"},
             supernet=str(folder / "studies.db"),  # a file that is there
         )
-        make_study(database, "two-again", "complete", outcomes(40)[10:], BY_LOSS_AND_PARAMS)
+        make_study(database, "two-again", "complete", outcomes(20), BY_LOSS_AND_PARAMS)
         make_study(database, "damaged", "searching", [])
         _record_of_a_later_version(url, "damaged")
         for name in ("created", "starting", "not-started"):
