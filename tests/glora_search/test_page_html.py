@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import partialmethod
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from fastapi.testclient import TestClient
@@ -30,7 +32,9 @@ from glora_search.reporting.snapshot import Snapshot
 from glora_search.server.app import make_app
 from glora_search.server.page import routes, shown, views
 from glora_search.server.page.rendering import STATIC, static_file
+from glora_search.server.service import Service
 from glora_search.server.settings import ServerSettings
+from glora_search.study.objectives import BY_LOSS_AND_PARAMS, Objectives
 
 ADDRESS = "http://127.0.0.1:8484"
 OWN = {"Origin": ADDRESS}
@@ -157,16 +161,20 @@ def test_a_created_study_is_started_with_its_button(
 
 
 def test_one_sees_how_a_training_goes_and_how_busy_workers_are(
-    client: TestClient, settings: ServerSettings
+    client: TestClient, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log has a line for each epoch."""
+    """The log has a line for each epoch; each of the two workers has evaluated lately."""
     folder = settings.root / "fresh"
     folder.mkdir(exist_ok=True)
     (folder / "service.log").write_text("training the supernet: 3/50, loss 1.2\n")
     assert "training the supernet: 3/50, loss 1.2" in client.get("/studies/fresh").text
-    shown = page(client, "/studies/running")
-    busy = shown.words
+    within_an_hour = partialmethod(Service.busy_workers, within_s=3600.0)  # a minute may be over
+    monkeypatch.setattr(Service, "busy_workers", within_an_hour)
+    text = client.get("/studies/running").text
+    busy = Page(text).words
     assert "Busy in the last minute" in busy
+    shares = re.findall(r'<td class="n">([\d.]+) %</td></tr>', text)
+    assert [float(share) > 0 for share in shares] == [True, True]
     assert "Busy in the last minute" not in page(client, "/studies/finished").words
     assert re.search(r"0\.\d of 2 workers were busy on average, \d+(\.\d+)? % of the time", busy)
 
@@ -315,6 +323,23 @@ def test_studies_are_compared(client: TestClient) -> None:
     assert lines.count("swatch series series-2") == 2, "one colour in the history and the front"
     assert "needs two studies" in page(client, "/compare?study=finished").words
     assert "no study 'fresh'" in page(client, "/compare?study=finished&study=fresh", 404).words
+
+
+def test_hypervolumes_stand_in_a_column_for_each_pair_of_objectives(tmp_path: Path) -> None:
+    """That of val loss and that of top-1 have different units."""
+    by_top1 = Objectives.of("top1", "params")
+    of_each = {"a": BY_LOSS_AND_PARAMS, "b": BY_LOSS_AND_PARAMS, "c": by_top1, "d": by_top1}
+    with Database(storage(tmp_path)) as database:
+        for name, objectives in of_each.items():
+            make_study(database, name, "complete", outcomes(12), objectives)
+    with TestClient(make_app(server_settings(tmp_path)), base_url=ADDRESS) as client:
+        words = page(client, f"/compare?{urlencode([('study', name) for name in of_each])}").words
+    assert words.count("Hypervolume of val loss and adapter parameters") == 2, "chart and column"
+    assert words.count("Hypervolume of val top-1 and adapter parameters") == 2
+    cells = re.findall(r"finished 12 0 .*? none (\S+) (\S+) 3\.0 s", words)
+    of_loss, of_top1 = cells[0][0], cells[2][1]
+    assert cells == [(of_loss, "none")] * 2 + [("none", of_top1)] * 2
+    assert "none" not in (of_loss, of_top1)
 
 
 def test_studies_that_are_too_many_are_told(
