@@ -166,6 +166,8 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         tmp_path, search={"generations": 40, "flush_every": 4}, supernet={"epochs": 2}
     )
     del table["study"]["directory"]
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(toml_text(table).replace("population", "popluation"))
     with (
         serving_studies(tmp_path) as (address, runner),
         browsing(viewport=NARROW) as (page, complaints),
@@ -177,7 +179,9 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
 
         press(page, "#studies .button", "Enter")
         page.wait_for_url("**/new")
-        fill(page, "#text", toml_text(table).replace("population", "popluation"))
+        page.set_input_files("#file", wrong)
+        page.wait_for_function("document.getElementById('text').value.includes('popluation')")
+        assert page.is_visible("#file")
         press(page, "[value=start]", "Enter")
         assert "did you mean 'population'" in page.inner_text("li.wrong")
         assert page.inner_text("li.wrong").startswith("popluation = 8")

@@ -131,7 +131,9 @@ def test_a_damaged_study_is_told_as_damaged(client: TestClient) -> None:
     """The list says why, and the page is no unexpected error."""
     why = "study 'damaged' is stored in format 99"
     assert why in page(client, "/").words
-    assert why in page(client, "/studies/damaged", 409).words
+    shown = page(client, "/studies/damaged", 409)
+    assert why in shown.words
+    assert "/studies/damaged" not in [a.get("href") for _, a in shown.tags], "it leads nowhere"
 
 
 def test_a_study_that_did_not_start_says_why(client: TestClient) -> None:
@@ -351,6 +353,13 @@ def test_studies_that_are_too_many_are_told(
 
 
 # Forms
+
+
+def test_no_file_is_asked_for_without_a_script(client: TestClient) -> None:
+    """A script reads it into the text; without one nothing would become of it."""
+    shown = page(client, "/new")
+    [around] = [a for _, a in shown.tags if a.get("id") == "from-file"]
+    assert "hidden" in around
 
 
 def submit(client: TestClient, text: str, **headers: str) -> Any:

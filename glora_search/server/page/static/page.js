@@ -128,6 +128,7 @@ if (live) {
 
 const file = document.getElementById("file");
 if (file) {
+  document.getElementById("from-file").hidden = false; // without a script it would do nothing
   file.addEventListener("change", async () => {
     if (file.files.length) document.getElementById("text").value = await file.files[0].text();
   });
