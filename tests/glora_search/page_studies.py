@@ -43,6 +43,9 @@ SHOWN = tuple(name for name in WORDS if name != "damaged")
 
 PAGES = ("/", "/new", "/login", "/compare", *(f"/studies/{name}" for name in SHOWN))
 
+WHY_NOT = f"error: no file '/{'a_long_name_' * 10}/backbone.safetensors'"
+"""The last line of the log of `not-started`, with a word that is wider than a telephone."""
+
 EXPORT = {
     "directory": "/somewhere/export",
     "trial": 3,
@@ -113,7 +116,7 @@ def studies_in_every_state(folder: Path) -> Iterator[ServerSettings]:
         for name in ("created", "starting", "not-started"):
             create_study(database, example_table(name))
         (folder / "not-started").mkdir()
-        (folder / "not-started" / LOG).write_text("error: no file 'backbone.safetensors'\n")
+        (folder / "not-started" / LOG).write_text(f"{WHY_NOT}\n")
         for held in (running.hold(), fresh.hold(), database.services()["starting"].claim()):
             stack.enter_context(held)
         _export_knee(folder / "two" / FOLDER, take_snapshot(two))

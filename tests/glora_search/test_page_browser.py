@@ -162,6 +162,8 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     of it.
     """
     timm = pytest.importorskip("timm")
+    from playwright.sync_api import expect
+
     table = tiny_study.study_table(
         tmp_path, search={"generations": 40, "flush_every": 4}, supernet={"epochs": 2}
     )
@@ -185,6 +187,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         press(page, "[value=start]", "Enter")
         assert "did you mean 'population'" in page.inner_text("li.wrong")
         assert page.inner_text("li.wrong").startswith("popluation = 8")
+        expect(page.locator("li.wrong")).to_be_in_viewport()  # its line is beyond those first shown
         check_access(page)
         complaints.clear()  # the browser notes that the answer was 422
 

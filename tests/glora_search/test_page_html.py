@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from page_studies import (
     PAGES,
     SHOWN,
+    WHY_NOT,
     WORDS,
     example_table,
     make_study,
@@ -138,8 +139,7 @@ def test_a_damaged_study_is_told_as_damaged(client: TestClient) -> None:
 
 def test_a_study_that_did_not_start_says_why(client: TestClient) -> None:
     """What its process said last is all that there is of it."""
-    told = "Its start ended with an error: no file 'backbone.safetensors'"
-    assert told in page(client, "/studies/not-started").words
+    assert f"Its start ended with an {WHY_NOT}" in page(client, "/studies/not-started").words
 
 
 def test_a_created_study_is_started_with_its_button(

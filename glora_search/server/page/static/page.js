@@ -126,6 +126,11 @@ if (live) {
   follow();
 }
 
+// The first mistake of a study file is seen without looking for it.
+const lines = document.querySelector(".lines");
+const wrong = lines && lines.querySelector(".wrong");
+if (wrong) lines.scrollTop = wrong.offsetTop - lines.offsetTop - 40;
+
 const file = document.getElementById("file");
 if (file) {
   document.getElementById("from-file").hidden = false; // without a script it would do nothing
