@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from glora_search.recording import (
     read_layers,
 )
 from glora_search.recording.storage_url import resolve_storage
+from glora_search.study.errors import DamagedStudyError
 from glora_search.study.finalists import Finalist, from_attributes, to_attribute, winner_of
 from glora_search.study.objectives import LOSS, Objectives
 from glora_search.study.outcomes import Outcome
@@ -195,6 +197,7 @@ def study_status(name: str, storage: str | None = None) -> StudyStatus:
 
     Raises:
         StudyNotFoundError: There is none of that name.
+        DamagedStudyError: What is stored with it cannot be read.
         StorageError: The database fails.
     """
     with Database.open(resolve_storage(storage), create=False) as database:
@@ -215,11 +218,11 @@ def _listed(study: StudySummary) -> ListedStudy:
     if study.objectives is None:
         return ListedStudy(study=study.name, status="damaged", fault=study.fault)
     try:
-        planned, workers = _planned(study.attributes), _workers(study.attributes)
-        best = _best_value(study.attributes, study.objectives, study.best_value)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        fault = f"study {study.name!r} is damaged: {type(error).__name__}: {error}"
-        return ListedStudy(study=study.name, status="damaged", fault=fault)
+        with _telling_damage(study.name):
+            planned, workers = _planned(study.attributes), _workers(study.attributes)
+            best = _best_value(study.attributes, study.objectives, study.best_value)
+    except DamagedStudyError as error:
+        return ListedStudy(study=study.name, status="damaged", fault=str(error))
     return ListedStudy(
         study=study.name,
         status=study.attributes.get("status"),
@@ -234,6 +237,16 @@ def _listed(study: StudySummary) -> ListedStudy:
         flush_s=None if study.holder is None else study.holder.flush_s,
         workers=workers,
     )
+
+
+@contextmanager
+def _telling_damage(name: str) -> Iterator[None]:
+    """Raise DamagedStudyError where what is stored with a study is not as it was written."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        told = f"study {name!r} is damaged: {type(error).__name__}: {error}"
+        raise DamagedStudyError(told) from error
 
 
 def _workers(attributes: Mapping[str, Any]) -> int | None:
@@ -262,15 +275,22 @@ def status_of(
     attributes: dict[str, Any],
     holder: Holder | None,
 ) -> StudyStatus:
-    """How far a study is, by what was read of it."""
-    finalists = tuple(from_attributes(attributes))
+    """How far a study is, by what was read of it.
+
+    Raises:
+        DamagedStudyError: What is stored with it cannot be read.
+    """
+    with _telling_damage(record.name):
+        finalists = tuple(from_attributes(attributes))
+        planned = _planned(attributes)
+        mode = _search_section(attributes).get("mode", "generational")
     best = winner_of(trials, record.objectives, finalists)
     failed = sum(outcome.failed for outcome in trials.values())
     return StudyStatus(
         study=record.name,
         status=attributes.get("status"),
-        planned=_planned(attributes),
-        mode=_search_section(attributes).get("mode", "generational"),
+        planned=planned,
+        mode=mode,
         fitness=f"val {record.objectives}",
         held_by=None if holder is None else str(holder),
         held_since=None if holder is None else holder.since,

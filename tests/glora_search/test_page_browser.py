@@ -1,12 +1,11 @@
-"""The page in a real browser, over a real server: one journey from a study file to a network."""
+"""The page in a real browser, over a real server: every page, and one journey from a study file to
+a network.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-import socket
-import threading
-import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,8 @@ from typing import Any
 import pytest
 import tiny_study
 from fork_server import Running, glora_search, wait_until
+from page_studies import PAGES, studies_in_every_state
+from server_cases import serving, settings
 
 from glora_search.operations.running import STUDY_FILE
 from glora_search.recording.storage_url import ENVIRONMENT
@@ -27,6 +28,7 @@ from glora_search.study.toml_text import toml_text
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NARROW = {"width": 390, "height": 800}
 PATIENCE_MS = 300_000
 SERIOUS = ("serious", "critical")
 
@@ -61,35 +63,14 @@ class ForkedStudies:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, ForkedStudies]]:
+def serving_studies(folder: Path) -> Iterator[tuple[str, ForkedStudies]]:
     """The address of a server on the loopback, and what runs its studies."""
-    import uvicorn
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        root = folder / "root"
-        root.mkdir()
-        settings = ServerSettings(
-            storage=f"sqlite:///{folder / 'studies.db'}",
-            root=root,
-            data_roots=(folder,),
-            port=port,
-        )
-        app = make_app(settings)
-        runner = ForkedStudies(settings)
-        app.state.service.runner = runner
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{port}", runner
-        finally:
-            server.should_exit = True
-            thread.join()
+    given = settings(folder, data_roots=(folder,))
+    app = make_app(given)
+    runner = ForkedStudies(given)
+    app.state.service.runner = runner
+    with serving(app) as address:
+        yield address, runner
 
 
 @contextmanager
@@ -133,42 +114,99 @@ def check_access(page: Any) -> None:
         assert not found, (page.url, scheme)
 
 
+def go_to(page: Any, selector: str) -> None:
+    """Move the focus to an element by the key Tab alone."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"the key Tab does not reach {selector}")
+
+
+def fill(page: Any, selector: str, text: str) -> None:
+    """Replace the text of a field by keyboard alone."""
+    go_to(page, selector)
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(text)
+
+
+def press(page: Any, selector: str, key: str) -> None:
+    """Use a button by keyboard alone."""
+    go_to(page, selector)
+    page.keyboard.press(key)
+
+
+def test_every_page_is_for_everybody(tmp_path: Path) -> None:
+    """Studies in every state, comparisons and an error, at the width of a telephone."""
+    paths = (
+        *PAGES,
+        "/compare?study=finished&study=running",
+        "/compare?study=two&study=two-again",
+        "/studies/nix",
+    )
+    with (
+        studies_in_every_state(tmp_path) as given,
+        serving(make_app(given)) as address,
+        browsing(viewport=NARROW) as (page, _),
+    ):
+        for path in paths:
+            page.goto(f"{address}{path}")
+            check_width(page)
+            check_access(page)
+
+
 def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     tmp_path: Path,
 ) -> None:
-    """What the page is for, in one go; the browser's policy refuses nothing of it."""
+    """What the page is for, in one go and by keyboard alone; the browser's policy refuses nothing
+    of it.
+    """
     timm = pytest.importorskip("timm")
+    from playwright.sync_api import expect
+
     table = tiny_study.study_table(
         tmp_path, search={"generations": 40, "flush_every": 4}, supernet={"epochs": 2}
     )
     del table["study"]["directory"]
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(toml_text(table).replace("population", "popluation"))
     with (
-        serving(tmp_path) as (address, runner),
-        browsing(viewport={"width": 390, "height": 800}) as (page, complaints),
+        serving_studies(tmp_path) as (address, runner),
+        browsing(viewport=NARROW) as (page, complaints),
     ):
-        page.goto(f"{address}/new")
+        page.goto(address)
+        assert "There is no study" in page.inner_text("#studies")
         check_width(page)
-        page.fill("#text", toml_text(table).replace("population", "popluation"))
-        page.click("text=Start the study")
+        check_access(page)
+
+        press(page, "#studies .button", "Enter")
+        page.wait_for_url("**/new")
+        page.set_input_files("#file", wrong)
+        page.wait_for_function("document.getElementById('text').value.includes('popluation')")
+        assert page.is_visible("#file")
+        press(page, "[value=start]", "Enter")
         assert "did you mean 'population'" in page.inner_text("li.wrong")
         assert page.inner_text("li.wrong").startswith("popluation = 8")
+        expect(page.locator("li.wrong")).to_be_in_viewport()  # its line is beyond those first shown
         check_access(page)
         complaints.clear()  # the browser notes that the answer was 422
 
-        page.fill("#text", toml_text(table))
-        page.click("text=Start the study")
+        fill(page, "#text", toml_text(table))
+        press(page, "[value=start]", "Enter")
+        page.wait_for_url("**/studies/tiny?did=start")
         # Stopped at its first outcomes: there are hundreds to come, so it cannot end before that.
         assert wait_until(lambda: evaluated(address, "tiny") > 0, runner.running)
-        page.click("#do-stop")
+        press(page, "#do-stop", "Space")
         page.wait_for_selector(".state-stopped")  # nobody reloads: it comes by itself
         assert page.locator("#history").count() == 1
         done = int(page.inner_text("#state .of").partition(" of ")[0])
         assert 0 < done < 328
         check_access(page)
 
-        page.click("#changes summary")
-        page.fill("#overrides", "search.flush_every = 8\n\ncluster.workers=0")
-        page.click("#do-resume-changed")
+        go_to(page, "#do-resume")
+        press(page, "#changes summary", "Enter")
+        fill(page, "#overrides", "search.flush_every = 8\n\ncluster.workers=0")
+        press(page, "#do-resume-changed", "Enter")
         page.wait_for_selector(".state-finished")
         assert page.inner_text("#state .of") == "328 of 328"
         assert page.locator("#winner table").count() == 2
@@ -177,14 +215,8 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
         runner.running.succeed()
 
         with page.expect_download() as download:
-            page.click("text=Download the export")
+            press(page, "#get-1", "Enter")
         download.value.save_as(tmp_path / "export.zip")
-        page.keyboard.press("Tab")  # from the link on, by keyboard alone
-        assert page.evaluate("document.activeElement !== document.body")
-        for path in ("", "compare?study=tiny", "login"):
-            page.goto(f"{address}/{path}")
-            check_width(page)
-            check_access(page)
         assert complaints == []
     with zipfile.ZipFile(tmp_path / "export.zip") as archive:
         archive.extractall(tmp_path / "export")

@@ -2,111 +2,78 @@
 
 from __future__ import annotations
 
-import json
 import re
+import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from functools import partialmethod
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from fastapi.testclient import TestClient
-from reporting_studies import HOSTILE, Page, outcome, outcomes
-from reporting_studies import VIT as SPACE
+from page_studies import (
+    PAGES,
+    SHOWN,
+    WHY_NOT,
+    WORDS,
+    example_table,
+    make_study,
+    studies_in_every_state,
+)
+from reporting_studies import Page, outcomes
+from server_cases import begun_by, storage
+from server_cases import settings as server_settings
 
-from glora_search.operations.served_exports import FOLDER
+from glora_search.operations.running import STUDY_FILE
+from glora_search.operations.serving import create_study
 from glora_search.recording import Database
-from glora_search.reporting.snapshot import Snapshot, take_snapshot
+from glora_search.reporting.snapshot import Snapshot
 from glora_search.server.app import make_app
 from glora_search.server.page import routes, shown, views
 from glora_search.server.page.rendering import STATIC, static_file
+from glora_search.server.service import Service
 from glora_search.server.settings import ServerSettings
-from glora_search.study.objectives import BY_LOSS, BY_LOSS_AND_PARAMS, BY_TOP1, Objectives
-from glora_search.study.outcomes import Outcome
+from glora_search.study.objectives import BY_LOSS_AND_PARAMS, Objectives
 
 ADDRESS = "http://127.0.0.1:8484"
 OWN = {"Origin": ADDRESS}
 TOKEN, READ_TOKEN = "may-change", "may-read"
-EXPORT = {
-    "directory": "/somewhere/export",
-    "trial": 3,
-    "val": {"top1": 0.84, "loss": 0.4, "n_images": 500},
-    "test": {"top1": 0.825, "loss": 0.41, "n_images": 1000},
-    "n_params": {"adapter": 900, "head": 20},
+
+FIGURES = {"history", "workers", "trade-off", "winner", "survival", "best"}
+FIGURES_OF_TWO = FIGURES - {"trade-off"} | {"front"}
+NOTHING, START, STOP = {"nothing"}, {"do-start"}, {"do-stop"}
+RESUME = {"do-resume", "do-resume-changed"}
+SECTIONS = {
+    "finished": FIGURES | {"export"},
+    "fresh": NOTHING,
+    "broken": {"history", "workers", "failures"},
+    "two": FIGURES_OF_TWO,
+    "two-again": FIGURES_OF_TWO,
+    "created": NOTHING,
+    "starting": NOTHING,
+    "not-started": NOTHING,
 }
-WORDS = {
-    "finished": "finished",
-    "running": "searching",
-    "fresh": "training",
-    "halted": "stopped",
-    "broken": "failed",
-    "by-top1": "finished",
-    "two": "finished",
+"""The sections of studies that do not have just all the figures of one objective."""
+
+BUTTONS = {
+    "running": STOP,
+    "fresh": STOP,
+    "halted": RESUME,
+    "broken": RESUME,
+    "created": START,
+    "starting": STOP,
+    "not-started": START,
 }
-PAGES = ("/", "/new", "/login", "/compare", *(f"/studies/{name}" for name in WORDS))
-
-
-def _make(
-    database: Database,
-    name: str,
-    status: str,
-    found: list[Outcome],
-    objectives: Objectives = BY_LOSS,
-    **attributes: Any,
-) -> Any:
-    search = {"population": 10, "generations": 4, "max_failures": 10}
-    study = {"study": {"name": name}, "data": {"n_val": 500}, "search": search}
-    study["cluster"] = {"workers": 2}
-    record = database.create_study(
-        name,
-        space=SPACE,
-        objectives=objectives,
-        attributes={"study": study, "status": status, **attributes},
-    )
-    if found:
-        with record.hold():
-            record.flush(found)
-    return record
-
-
-def _export_knee(folder: Path, snapshot: Snapshot) -> None:
-    """The export of the knee, and one that failed."""
-    folder.mkdir(parents=True)
-    for number, ready in ((snapshot.knee, True), (snapshot.front[0], False)):
-        digest = snapshot.trials[number or 0].candidate.subnet.digest[:16]
-        (folder / f"{digest}.log").write_text(f"error: {HOSTILE!a}\n")
-        if ready:
-            (folder / digest).mkdir()
-            told = {"fingerprints": {"supernet": "1234"}}
-            (folder / digest / "subnet.json").write_text(json.dumps(told))
+"""What can be done with studies that are not finished."""
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSettings]:
     """A server's settings, and in its database a study in each state."""
-    folder = tmp_path_factory.mktemp("page")
-    url = f"sqlite:///{folder / 'studies.db'}"
-    failed = [outcome(k, error_type="OutOfMemoryError", error=HOSTILE) for k in range(10)]
-    with ExitStack() as stack:
-        database = stack.enter_context(Database.open(url, create=True))
-        _make(database, "finished", "complete", outcomes(50), export=EXPORT)
-        stack.enter_context(_make(database, "running", "searching", outcomes(20)).hold())
-        stack.enter_context(_make(database, "fresh", "training", []).hold())
-        _make(database, "halted", "searching", [*outcomes(12), *failed[:1]][:12])
-        _make(database, "broken", "searching", failed)
-        _make(database, "by-top1", "complete", outcomes(30), BY_TOP1)
-        two = _make(
-            database,
-            "two",
-            "complete",
-            outcomes(30),
-            BY_LOSS_AND_PARAMS,
-            fingerprints={"supernet": "1234"},
-            supernet=str(folder / "studies.db"),  # a file that is there
-        )
-        _export_knee(folder / "two" / FOLDER, take_snapshot(two))
-        yield ServerSettings(storage=url, root=folder)
+    with studies_in_every_state(tmp_path_factory.mktemp("page")) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")
@@ -150,47 +117,66 @@ def test_the_list_tells_each_study_with_its_state_in_words(client: TestClient) -
     assert "none yet" in words
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", SHOWN)
 def test_a_study_is_shown_in_every_state(client: TestClient, name: str) -> None:
-    """The state, and of the figures those that it has data for."""
+    """The state, of the figures those that it has data for, and the buttons that make sense."""
     answer = client.get(f"/studies/{name}")
-    shown = Page(answer.text)
     assert Badges(answer.text).words == [WORDS[name]]
-    sections = {"history", "workers"} if name != "fresh" else {"nothing"}
-    sections |= (
-        {"trade-off", "winner", "survival", "best"} if name not in ("fresh", "broken") else set()
-    )
-    sections |= {"export"} if name == "finished" else set()
-    sections ^= {"trade-off", "front"} if name == "two" else set()
-    sections |= {"failures"} if name == "broken" else set()
-    optional = {
-        "history",
-        "trade-off",
-        "front",
-        "failures",
-        "winner",
-        "survival",
-        "best",
-        "workers",
-    }
-    assert shown.ids() & (optional | {"nothing", "export"}) == sections
-    buttons = {"finished": set(), "running": {"do-stop"}, "fresh": {"do-stop"}, "by-top1": set()}
-    buttons["two"] = set()
-    does = {name for name in shown.ids() if name.startswith("do-")}
-    assert does == buttons.get(name, {"do-resume", "do-resume-changed"})
+    ids = Page(answer.text).ids()
+    known = set().union(FIGURES, *SECTIONS.values())
+    assert ids & known == SECTIONS.get(name, FIGURES)
+    assert {each for each in ids if each.startswith("do-")} == BUTTONS.get(name, set())
+
+
+def test_a_damaged_study_is_told_as_damaged(client: TestClient) -> None:
+    """The list says why, and the page is no unexpected error."""
+    why = "study 'damaged' is stored in format 99"
+    assert why in page(client, "/").words
+    shown = page(client, "/studies/damaged", 409)
+    assert why in shown.words
+    assert "/studies/damaged" not in [a.get("href") for _, a in shown.tags], "it leads nowhere"
+
+
+def test_a_study_that_did_not_start_says_why(client: TestClient) -> None:
+    """What its process said last is all that there is of it."""
+    assert f"Its start ended with an {WHY_NOT}" in page(client, "/studies/not-started").words
+
+
+def test_a_created_study_is_started_with_its_button(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is launched once, with the study file that was created, and is then being started."""
+    began = begun_by(monkeypatch)
+    with Database(storage(tmp_path)) as database:
+        create_study(database, example_table("a"))
+    allowed = server_settings(tmp_path)
+    with TestClient(make_app(allowed), base_url=ADDRESS, follow_redirects=False) as client:
+        assert "do-start" in page(client, "/studies/a").ids()
+        answer = client.post("/studies/a/start", headers=OWN)
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/studies/a?did=start")
+        assert began == [("launch", STUDY_FILE)]
+        assert tomllib.loads((allowed.root / "a" / STUDY_FILE).read_text()) == example_table("a")
+        for path in ("/", "/studies/a?did=start"):
+            assert Badges(client.get(path).text).words == ["starting"]
+        assert client.post("/studies/a/start", headers=OWN).status_code == 409
+        assert len(began) == 1
 
 
 def test_one_sees_how_a_training_goes_and_how_busy_workers_are(
-    client: TestClient, settings: ServerSettings
+    client: TestClient, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log has a line for each epoch."""
+    """The log has a line for each epoch; each of the two workers has evaluated lately."""
     folder = settings.root / "fresh"
     folder.mkdir(exist_ok=True)
     (folder / "service.log").write_text("training the supernet: 3/50, loss 1.2\n")
     assert "training the supernet: 3/50, loss 1.2" in client.get("/studies/fresh").text
-    shown = page(client, "/studies/running")
-    busy = shown.words
+    within_an_hour = partialmethod(Service.busy_workers, within_s=3600.0)  # a minute may be over
+    monkeypatch.setattr(Service, "busy_workers", within_an_hour)
+    text = client.get("/studies/running").text
+    busy = Page(text).words
     assert "Busy in the last minute" in busy
+    shares = re.findall(r'<td class="n">([\d.]+) %</td></tr>', text)
+    assert [float(share) > 0 for share in shares] == [True, True]
     assert "Busy in the last minute" not in page(client, "/studies/finished").words
     assert re.search(r"0\.\d of 2 workers were busy on average, \d+(\.\d+)? % of the time", busy)
 
@@ -263,7 +249,7 @@ def test_a_study_is_drawn_again_when_it_has_changed(
     monkeypatch.setattr(shown, "study_view", study_view)
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     with Database.open(url, create=True) as database:
-        record = _make(database, "a", "searching", outcomes(12))
+        record = make_study(database, "a", "searching", outcomes(12))
         app = make_app(ServerSettings(storage=url, root=tmp_path))
         with TestClient(app, base_url=ADDRESS) as client, record.hold():
             for _ in range(2):
@@ -341,6 +327,23 @@ def test_studies_are_compared(client: TestClient) -> None:
     assert "no study 'fresh'" in page(client, "/compare?study=finished&study=fresh", 404).words
 
 
+def test_hypervolumes_stand_in_a_column_for_each_pair_of_objectives(tmp_path: Path) -> None:
+    """That of val loss and that of top-1 have different units."""
+    by_top1 = Objectives.of("top1", "params")
+    of_each = {"a": BY_LOSS_AND_PARAMS, "b": BY_LOSS_AND_PARAMS, "c": by_top1, "d": by_top1}
+    with Database(storage(tmp_path)) as database:
+        for name, objectives in of_each.items():
+            make_study(database, name, "complete", outcomes(12), objectives)
+    with TestClient(make_app(server_settings(tmp_path)), base_url=ADDRESS) as client:
+        words = page(client, f"/compare?{urlencode([('study', name) for name in of_each])}").words
+    assert words.count("Hypervolume of val loss and adapter parameters") == 2, "chart and column"
+    assert words.count("Hypervolume of val top-1 and adapter parameters") == 2
+    cells = re.findall(r"finished 12 0 .*? none (\S+) (\S+) 3\.0 s", words)
+    of_loss, of_top1 = cells[0][0], cells[2][1]
+    assert cells == [(of_loss, "none")] * 2 + [("none", of_top1)] * 2
+    assert "none" not in (of_loss, of_top1)
+
+
 def test_studies_that_are_too_many_are_told(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +353,13 @@ def test_studies_that_are_too_many_are_told(
 
 
 # Forms
+
+
+def test_no_file_is_asked_for_without_a_script(client: TestClient) -> None:
+    """A script reads it into the text; without one nothing would become of it."""
+    shown = page(client, "/new")
+    [around] = [a for _, a in shown.tags if a.get("id") == "from-file"]
+    assert "hidden" in around
 
 
 def submit(client: TestClient, text: str, **headers: str) -> Any:

@@ -542,6 +542,18 @@ def test_a_damaged_study_can_be_deleted(
     assert client.get(f"{API}/studies/a").status_code == 404
 
 
+def test_a_study_that_the_list_calls_damaged_is_no_unexpected_error(
+    client: TestClient, database: Database
+) -> None:
+    """What is stored with it can be odd although its record can be opened."""
+    record(database, "a").set_attribute("finalists", [{"no": "finalist"}])
+    fault = client.get(f"{API}/studies").json()["studies"][0]["fault"]
+    answer = client.get(f"{API}/studies/a")
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == fault
+    assert "study 'a' is damaged" in fault
+
+
 def test_a_study_that_is_held_keeps_what_the_server_has_of_it(database: Database) -> None:
     """A process drives it that no server knows of."""
     study = record(database, "a")

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from server_cases import OWN, READ_TOKEN, TOKEN, keys_of, record, settings, storage
@@ -22,6 +23,7 @@ from glora_search.server import admission
 from glora_search.server.admission import admitted
 from glora_search.server.app import make_app
 from glora_search.server.headers import HEADERS
+from glora_search.server.security import SAFE
 from glora_search.server.serving import ServeOptions, ServerError, run_server
 from glora_search.study import path_keys
 from glora_search.study.errors import StorageError, StudyFileError
@@ -75,6 +77,46 @@ def test_every_route_asks_for_the_token_that_it_needs(guarded: TestClient) -> No
     refused = guarded.get(f"{API}/studies")
     assert refused.headers["www-authenticate"] == "Bearer"
     assert guarded.get(f"{API}/studies", headers={"Authorization": TOKEN}).status_code == 401
+
+
+def test_every_page_asks_for_the_token_that_it_needs(guarded: TestClient) -> None:
+    """Pages stand in no document and guard themselves, so a new one is found in the application.
+    Without a token it leads to the login; a form needs the right to change, and comes from here.
+    """
+    read = {"Authorization": f"Bearer {READ_TOKEN}"}
+    document = guarded.get(f"{API}/openapi.json", headers=read).json()
+    documented = {(m.upper(), path) for path, methods in document["paths"].items() for m in methods}
+    routes = iter_route_contexts(guarded.app.routes)
+    found = {(m, route.path) for route in routes for m in route.methods or ("GET",)}
+    pages = found - documented
+    harmless = {("POST", "/login"), ("POST", "/logout")}  # they change no study
+    without_data = {("GET", "/login"), ("GET", "/static/{name}"), ("POST", "/login")}
+    for method, path in sorted(pages):
+
+        def ask(
+            token: str | None, headers: dict[str, str], method: str = method, path: str = path
+        ) -> int:
+            bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
+            url, headers = path.format(name="zz"), {**headers, **bearer}
+            answer = guarded.request(method, url, headers=headers, follow_redirects=False)
+            if answer.status_code == 303 and answer.headers["Location"].startswith("/login?"):
+                return 401
+            return answer.status_code
+
+        own = {"Origin": OWN}
+        for token in (None, "wrong-0123456789abcdef"):
+            assert ask(token, own) == 401 or (method, path) in without_data, path
+        assert ask(TOKEN, own) not in (401, 403) or (method, path) in without_data, path
+        if method in SAFE:
+            assert ask(READ_TOKEN, own) != 403, path
+            continue
+        for foreign in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert ask(TOKEN, foreign) == 403, path
+        if (method, path) not in harmless:
+            assert ask(TOKEN, {}) == 403, "each browser says where a form comes from"
+            assert ask(READ_TOKEN, own) == 403, path
+    assert len(pages) >= 15
+    assert harmless | without_data <= pages
 
 
 def test_a_token_is_never_told(

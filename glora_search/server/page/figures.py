@@ -1,6 +1,7 @@
 """The figures of studies: their course, and accuracy against size.
 
-Pure functions from what was read of a study to charts. The data are those of the HTML report.
+Pure functions from what was read of a study to charts. The best so far and the front are those of
+the HTML report, from the same functions.
 """
 
 from __future__ import annotations

@@ -93,6 +93,11 @@ class SharedGrowth:
     chart: Chart
     last: Mapping[str, float]
 
+    @property
+    def title(self) -> str:
+        """Of the chart and of a column; studies of other objectives have another unit."""
+        return f"Hypervolume of {' and '.join(each.title for each in self.objectives.each)}"
+
 
 def shared_growth(studies: Sequence[Compared], objectives: Objectives) -> SharedGrowth | None:
     """The hypervolumes of studies, up to the worst of all their first generations; None where

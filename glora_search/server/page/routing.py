@@ -14,7 +14,7 @@ from glora_search.server.page.access import visitor_of
 from glora_search.server.page.rendering import render
 from glora_search.server.page.views import page_of
 from glora_search.server.problems import RefusedError, error_problem
-from glora_search.study.errors import StudyNotFoundError, one_line
+from glora_search.study.errors import DamagedStudyError, StudyNotFoundError, one_line
 from search_spaces import GLoRASearchError
 
 _OPEN: Final = ("/static/", "/login")
@@ -46,7 +46,8 @@ class PageRoute(APIRoute):
 def error_page(request: Request, error: GLoRASearchError) -> Response:
     """A page that tells what went wrong, with the status that the API would answer with."""
     status = error_problem(error).status_code
-    name = None if isinstance(error, StudyNotFoundError) else request.path_params.get("name")
+    has_no_page = isinstance(error, (StudyNotFoundError, DamagedStudyError))
+    name = None if has_no_page else request.path_params.get("name")
     return render(
         "error",
         request,

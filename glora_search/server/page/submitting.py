@@ -9,11 +9,13 @@ from typing import Final
 from glora_search.operations.serving import create_study
 from glora_search.server.admission import admitted
 from glora_search.server.documents import TOML, Document, read_document
+from glora_search.server.problems import line_of
 from glora_search.server.service import Service
 from glora_search.study.errors import Mistake, StudyFileError
 from glora_search.study.reading import parse_study
 
 _AT_LINE: Final = re.compile(r"\(at line (\d+), column \d+\)")
+"""What the parser says of a text that is no TOML."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def _with_mistakes(text: str, mistakes: tuple[Mistake, ...], lines: dict[str, in
     at: dict[int, list[str]] = {}
     elsewhere = []
     for mistake in mistakes:
-        line = _line_of(mistake, lines)
+        found = _AT_LINE.search(mistake.text)
+        line = int(found[1]) if found else line_of(mistake.key, lines)
         if line is None:
             elsewhere.append(mistake.text)
         else:
@@ -87,18 +90,6 @@ def _with_mistakes(text: str, mistakes: tuple[Mistake, ...], lines: dict[str, in
     shown = _lines(text, at)
     elsewhere += [told for line, texts in at.items() if line > len(shown) for told in texts]
     return Checked("", 0, shown, tuple(elsewhere))
-
-
-def _line_of(mistake: Mistake, lines: dict[str, int]) -> int | None:
-    """The line of the key, or of the table that it should stand in."""
-    if found := _AT_LINE.search(mistake.text):
-        return int(found[1])
-    key = mistake.key
-    while key:
-        if key in lines:
-            return lines[key]
-        key = key.rpartition(".")[0]
-    return None
 
 
 def _lines(text: str, at: dict[int, list[str]]) -> tuple[Line, ...]:

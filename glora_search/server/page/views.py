@@ -19,7 +19,7 @@ from glora_search.server.page.figures import (
     history_chart,
     trade_off_chart,
 )
-from glora_search.server.page.fronts import SharedGrowth, front_of, shared_growth
+from glora_search.server.page.fronts import front_of, shared_growth
 from glora_search.server.page.layers import subnet_tables
 from glora_search.server.page.states import State, state_of
 from glora_search.server.page.workers import worker_lines
@@ -210,19 +210,17 @@ def comparison_view(studies: Sequence[tuple[Snapshot, State]]) -> dict[str, Any]
         if snapshot.complete:
             complete.append(Compared(place, snapshot.name, snapshot.complete))
     grown = [shared_growth(found, objectives) for objectives, found in by_objectives.items()]
-    growths = [each for each in grown if each is not None]
     return {
         "charts": [(m, comparison_chart(found, m)) for m, found in by_measure.items()],
-        "growths": growths,
+        "growths": [each for each in grown if each is not None],
         "front": fronts_chart(complete) if complete else None,
-        "columns": [_column(snapshot, state, growths) for snapshot, state in studies],
+        "columns": [_column(snapshot, state) for snapshot, state in studies],
         "differing": differing([snapshot for snapshot, _ in studies]),
     }
 
 
-def _column(snapshot: Snapshot, state: State, growths: Sequence[SharedGrowth]) -> dict[str, Any]:
+def _column(snapshot: Snapshot, state: State) -> dict[str, Any]:
     export, winner = snapshot.facts.export, snapshot.winner
-    covered = [each.last[snapshot.name] for each in growths if snapshot.name in each.last]
     return {
         "name": snapshot.name,
         "href": page_of(snapshot.name),
@@ -232,7 +230,6 @@ def _column(snapshot: Snapshot, state: State, growths: Sequence[SharedGrowth]) -
         "winner": None if winner is None else snapshot.complete[winner],
         "n_val": snapshot.facts.n_val,
         "test": None if export is None else export.test,
-        "hypervolume": covered[0] if covered else None,
         "work_s": sum(outcome.eval_s for outcome in snapshot.trials.values()),
     }
 

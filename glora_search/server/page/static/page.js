@@ -126,8 +126,14 @@ if (live) {
   follow();
 }
 
+// The first mistake of a study file is seen without looking for it.
+const lines = document.querySelector(".lines");
+const wrong = lines && lines.querySelector(".wrong");
+if (wrong) lines.scrollTop = wrong.offsetTop - lines.offsetTop - 40;
+
 const file = document.getElementById("file");
 if (file) {
+  document.getElementById("from-file").hidden = false; // without a script it would do nothing
   file.addEventListener("change", async () => {
     if (file.files.length) document.getElementById("text").value = await file.files[0].text();
   });
