@@ -75,6 +75,8 @@ async def events(
 
 async def _stream(hub: Hub, name: str, since: int, version: str) -> AsyncIterator[str]:
     async with hub.follow(name) as feed:
+        if version:
+            await feed.reach(since)
         yield "retry: 2000\n\n"
         async for text in _told_of(hub, feed, since, version):
             yield text
