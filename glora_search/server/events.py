@@ -44,7 +44,7 @@ is another one. Without it, `since` says from which outcome on; by default from 
     description=_TOLD,
     response_class=StreamingResponse,
     responses={
-        **told(),
+        **told(409),
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
     },
 )

@@ -278,6 +278,43 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         run_server(settings(tmp_path))
 
 
+def test_the_document_says_which_routes_need_a_token(guarded: TestClient) -> None:
+    """All but those that are answered to whoever asks."""
+    bearer = {"Authorization": f"Bearer {READ_TOKEN}"}
+    document = guarded.get(f"{API}/openapi.json", headers=bearer).json()
+    (scheme,) = document["components"]["securitySchemes"]
+    assert document["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+    exempt = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            url = path.format(name="a", digest="0" * 8, file="x")
+            refused = guarded.request(method, url).status_code == 401
+            assert refused == (operation.get("security") == [{scheme: []}]), (method, path)
+            exempt += [] if refused else [path]
+    assert exempt == [f"{API}/health"]
+
+
+def test_the_document_lists_what_clusters_and_studies_refuse(client: TestClient) -> None:
+    """502 where a route asks the cluster, 409 wherever a route reads or changes a study."""
+    paths = client.get(f"{API}/openapi.json").json()["paths"]
+    answers = {
+        (method, path): set(operation["responses"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    study = f"{API}/studies/{{name}}"
+    assert {asked for asked, statuses in answers.items() if "502" in statuses} == {
+        ("post", f"{API}/studies"),
+        ("post", f"{study}/start"),
+        ("post", f"{study}/resume"),
+        ("post", f"{study}/stop"),
+        ("get", f"{study}/logs"),
+    }
+    of_studies = [statuses for (_, path), statuses in answers.items() if path.startswith(study)]
+    assert of_studies
+    assert all({"404", "409"} <= statuses for statuses in of_studies)
+
+
 def test_a_port_in_use_is_told_before_the_server_says_that_it_serves(tmp_path: Path) -> None:
     """By an error of ours, which the verb tells in one line: which port, and what to do."""
     told: list[str] = []
