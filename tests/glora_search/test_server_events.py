@@ -13,6 +13,7 @@ from recording_cases import outcome
 from server_cases import record, served, settings, storage
 
 from glora_search.client.events import Event, read_events
+from glora_search.operations.running import LOG
 from glora_search.recording import Database
 from glora_search.server.hub import Hub
 from glora_search.server.service import Service
@@ -201,6 +202,29 @@ def test_a_server_whose_look_is_older_sends_nothing_twice(tmp_path: Path) -> Non
             with httpx.stream("GET", url + events, headers=again) as answer:
                 event = next(read_events(answer.iter_lines()))
     assert (event.kind, event.data["evaluated"]) == ("state", 6)
+
+
+def test_each_last_line_of_the_log_is_an_event(tmp_path: Path) -> None:
+    """Of a process of this machine; a line that stays is sent once, and documents never are."""
+    with Database(storage(tmp_path)) as database, served(tmp_path) as url:
+        study = record(database, "a", 1)
+        log = tmp_path / "runs" / "a" / LOG
+        log.parent.mkdir()
+        log.write_text("supernet: epoch 1\n")
+        lines = []
+        with httpx.stream("GET", f"{url}/api/v1/studies/a/events") as answer:
+            for event in read_events(answer.iter_lines()):
+                if event.kind == "progress":
+                    lines.append(event.data)
+                    with log.open("a") as written:
+                        written.write("supernet: epoch 2\n" if len(lines) == 1 else "{\n}\n")
+                    if len(lines) == 2:  # the next change is another one
+                        with study.hold():
+                            study.flush([outcome(1, 0)])
+                if event.kind == "state" and event.data["evaluated"] == 2:
+                    break
+    told = ["supernet: epoch 1", "supernet: epoch 2"]
+    assert lines == [{"study": "a", "line": line} for line in told]
 
 
 def test_a_deleted_study_ends_its_stream(tmp_path: Path) -> None:
