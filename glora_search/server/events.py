@@ -29,7 +29,7 @@ A study as it goes on, as server-sent events (`text/event-stream`). The data of 
 - `outcomes`: {"study", "since", "next", "outcomes": [...]}, at most 500, as in
   `GET /studies/{name}/outcomes`. Every outcome comes exactly once.
 - `progress`: {"study", "line"}: the last line of the log, such as how far the training is. Only
-  where the study's process writes its log on the server's machine.
+  where the study's process writes its log on the server's machine, or is a job of its cluster.
 - `gone`: {"study"}: the study was deleted; the stream ends.
 
 An id is `NEXT-VERSION`: the number of the next outcome, which only grows, and a digest of the
