@@ -77,8 +77,8 @@ def serve(host: str, port: int, root: Path, **others: Any) -> None:
 
     settings = ServeOptions(host=host, port=port, root=root, **others).settings()
     shown = f"[{host}]" if ":" in host else host
-    tell(f"serving on http://{shown}:{port}, API at /api/v1; Ctrl-C ends it, and no study")
-    run_server(settings)
+    ready = f"serving on http://{shown}:{port}, API at /api/v1; Ctrl-C ends it, and no study"
+    run_server(settings, lambda: tell(ready))
 
 
 VERBS: Final = (serve,)

@@ -176,7 +176,12 @@ def end_of(log: Path, most: int) -> str:
 
 def last_words(log: Path) -> str | None:
     """The last line of a log that is for people; None where there is none yet."""
-    lines = end_of(log, _TAIL).splitlines()
+    return last_line(end_of(log, _TAIL))
+
+
+def last_line(text: str) -> str | None:
+    """The last line of what a study's process has written that is for people; None without one."""
+    lines = text.splitlines()
     # What a verb prints at its end is a document for programs.
     told = [line.strip() for line in lines if line[:1] not in ("", " ", "{", "}")]
     return told[-1][:500] if told else None

@@ -6,18 +6,24 @@ import importlib
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 
 from glora_search.server import events, exports, files, operational, results, studies
 from glora_search.server.hub import Hub
 from glora_search.server.problems import tell_problems
-from glora_search.server.security import Security
+from glora_search.server.security import Security, needs_token
 from glora_search.server.service import Service
 from glora_search.server.settings import ServerSettings
 
 PREFIX: Final = "/api/v1"
+
+_TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "Where the server was given a token. One for reading allows GET alone.",
+}
 
 
 def make_app(settings: ServerSettings) -> FastAPI:
@@ -49,12 +55,31 @@ def make_app(settings: ServerSettings) -> FastAPI:
     app.state.service = service
     app.state.hub = Hub(service)
     tell_problems(app)
+    tell_security(app)
     app.add_middleware(Security, settings=settings)
     for part in (studies, results, files, exports, events, operational):
         app.include_router(part.router, prefix=PREFIX)
     app.include_router(operational.metrics_router)
     _include_page(app)
     return app
+
+
+def tell_security(app: FastAPI) -> None:
+    """Let the OpenAPI document say which routes need a token."""
+    plain = app.openapi
+
+    def told() -> dict[str, Any]:
+        if app.openapi_schema is None:  # else it was told before
+            document = plain()
+            schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes["token"] = _TOKEN
+            for path, operations in document["paths"].items():
+                if needs_token(path):
+                    for operation in operations.values():
+                        operation["security"] = [{"token": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = told  # type: ignore[method-assign]
 
 
 def _include_page(app: FastAPI) -> None:

@@ -29,7 +29,7 @@ A study as it goes on, as server-sent events (`text/event-stream`). The data of 
 - `outcomes`: {"study", "since", "next", "outcomes": [...]}, at most 500, as in
   `GET /studies/{name}/outcomes`. Every outcome comes exactly once.
 - `progress`: {"study", "line"}: the last line of the log, such as how far the training is. Only
-  where the study's process writes its log on the server's machine.
+  where the study's process writes its log on the server's machine, or is a job of its cluster.
 - `gone`: {"study"}: the study was deleted; the stream ends.
 
 An id is `NEXT-VERSION`: the number of the next outcome, which only grows, and a digest of the
@@ -44,7 +44,7 @@ is another one. Without it, `since` says from which outcome on; by default from 
     description=_TOLD,
     response_class=StreamingResponse,
     responses={
-        **told(),
+        **told(409),
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
     },
 )
@@ -75,6 +75,8 @@ async def events(
 
 async def _stream(hub: Hub, name: str, since: int, version: str) -> AsyncIterator[str]:
     async with hub.follow(name) as feed:
+        if version:
+            await feed.reach(since)
         yield "retry: 2000\n\n"
         async for text in _told_of(hub, feed, since, version):
             yield text

@@ -42,7 +42,10 @@ class FilesShape(BaseModel):
     "/studies/{name}/logs",
     summary="The log of a study",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        **told(502),
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    },
 )
 def logs(
     name: StudyName,

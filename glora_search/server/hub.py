@@ -67,6 +67,7 @@ class Feed:
         self.readers = 0
         self.moment: Moment | None = None
         self.task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def first(self) -> Moment:
         """The study as it is when somebody begins to follow it.
@@ -75,9 +76,20 @@ class Feed:
             StudyNotFoundError: There is none of that name.
         """
         if self.moment is None:
-            self._set(await asyncio.to_thread(self._look))
+            await self._refresh()
         assert self.moment is not None
         return self.moment
+
+    async def reach(self, position: int) -> None:
+        """Look again where a reader has seen more than the last look did: at another server, whose
+        looks come at other times. Fewer outcomes are left only if the study is another one.
+
+        Raises:
+            StudyNotFoundError: There is none of that name any more.
+        """
+        for _ in range(2):  # a look that is under way may have begun before the reader's last one
+            if (await self.first()).position < position:
+                await self._refresh()
 
     async def next(self, seen: Moment, patience_s: float) -> Moment:
         """The next moment that differs from one that was seen; the same after a while."""
@@ -93,17 +105,28 @@ class Feed:
         while True:
             await asyncio.sleep(self._service.settings.poll_s)
             try:
-                moment = await asyncio.to_thread(self._look)
+                await self._refresh()
             except StudyNotFoundError:
                 self._set(Moment(None, json.dumps({"study": self._name}), "", None, gone=True))
                 return
             except GLoRASearchError as error:  # the database is away: later it may be back
                 _log.warning("study %r cannot be followed for now: %s", self._name, error)
-                continue
-            self._set(moment)
+
+    async def _refresh(self) -> None:
+        """Look at the study. Whoever asks meanwhile waits for the same look, so looks never overlap
+        and an older one never replaces a newer one.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_once())
+        await asyncio.shield(self._looking)  # a reader that leaves does not end it for others
+
+    async def _look_once(self) -> None:
+        self._set(await asyncio.to_thread(self._look))
 
     def _set(self, moment: Moment) -> None:
         before = self.moment
+        if before is not None and before.gone:
+            return  # this poller has ended; another study of the same name gets another one
         if before is not None and not moment.gone:
             same = (before.version, before.progress) == (moment.version, moment.progress)
             if same and before.view is moment.view:

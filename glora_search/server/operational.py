@@ -104,6 +104,12 @@ class _Studies:
             "Seconds of evaluation a second, in evaluations recorded during the last minute.",
             labels=label,
         )
+        share = GaugeMetricFamily(
+            "glora_search_busy_share",
+            "Busy workers divided by those that the study asks for; by those of the last minute "
+            "where it asks for as many as there are.",
+            labels=label,
+        )
         workers = GaugeMetricFamily(
             "glora_search_workers", "Workers that a running study asks for.", labels=label
         )
@@ -127,7 +133,9 @@ class _Studies:
                 if study.status not in (CREATED, STARTING):
                     shares = self._service.busy_workers(study.study)
                     busy.add_metric([study.study], sum(shares.values()))
-        yield from (outcomes, queue, running, best, busy, workers, flush)
+                    if n_workers := study.workers or len(shares):
+                        share.add_metric([study.study], sum(shares.values()) / n_workers)
+        yield from (outcomes, queue, running, best, busy, share, workers, flush)
 
 
 def _left(study: ListedStudy) -> int:

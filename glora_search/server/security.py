@@ -41,6 +41,11 @@ COOKIE: Final = "glora_search_token"
 """Where the page keeps a person's token; scripts cannot read it, other sites cannot send it."""
 
 
+def needs_token(path: str) -> bool:
+    """Whether a path is answered only to who brings a token, where the server has one."""
+    return path.startswith(GUARDED) and path not in OPEN
+
+
 @dataclass(frozen=True)
 class Rights:
     """What a request may do: read, and change something."""
@@ -84,8 +89,7 @@ class Security:
             _check_origin(headers)
             _check_type(headers, scope["path"])
         _check_length(headers, self._settings.max_body_bytes)
-        path: str = scope["path"]
-        if path.startswith(GUARDED) and path not in OPEN:
+        if needs_token(scope["path"]):
             _check_token(headers, self._settings, reads=scope["method"] in SAFE)
 
 

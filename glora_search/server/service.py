@@ -12,9 +12,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from glora_search.operations.following import FollowedStudies, StudyView
-from glora_search.operations.running import JobRunner, ProcessRunner, Runner, last_words
+from glora_search.operations.running import JobRunner, ProcessRunner, Runner, last_line, last_words
 from glora_search.operations.serving import log_of, starter_of, table_of, unlaunched_status
 from glora_search.recording import Database
+from glora_search.server.job_logs import JobLogs
 from glora_search.server.settings import ServerSettings
 from glora_search.server.shapes import status_table
 from glora_search.study.errors import StudyNotFoundError
@@ -36,6 +37,7 @@ class Service:
         self._lock = threading.Lock()
         self._database: Database | None = None
         self._studies: FollowedStudies | None = None
+        self._job_logs = None if settings.address is None else JobLogs(settings.address)
 
     @property
     def database(self) -> Database:
@@ -100,7 +102,6 @@ class Service:
 
     def look(self, name: str) -> tuple[dict[str, Any], StudyView | None]:
         """The status of a study, and what it is of: None before the launch; errors as in `view`."""
-        progress = self.progress(name)
         try:
             view = self.view(name)
         except StudyNotFoundError as not_found:
@@ -109,11 +110,13 @@ class Service:
             except StudyNotFoundError:
                 raise not_found from None  # it names similar ones
             running = status.held_by is not None
+            progress = self.progress(name)
             return status_table(status, position=0, running=running, progress=progress), None
         status = view.status
         if view.holder is None and (starter := starter_of(self.database, name)) is not None:
             status = replace(status, held_by=str(starter))  # a resume begins
         running = status.held_by is not None
+        progress = self.progress(name)
         table = status_table(status, position=view.position, running=running, progress=progress)
         return table, view
 
@@ -122,8 +125,21 @@ class Service:
         path = log_of(self.settings.root, name)
         return path if path.is_file() and not path.is_symlink() else None
 
-    def progress(self, name: str) -> str | None:
-        """The last line of the log of a study: how far its training is, or why it ended."""
+    def job_log(self, name: str, *, renew: bool = True) -> str:
+        """The last lines of the log of a study's job, as in `JobLogs.end`; empty where studies are
+        processes.
+        """
+        return "" if self._job_logs is None else self._job_logs.end(name, renew=renew)
+
+    def progress(self, name: str, *, renew: bool = True) -> str | None:
+        """The last line of the log of a study: how far its training is, or why it ended.
+
+        Args:
+            name: The study, which is known to be there.
+            renew: As in `JobLogs.end`.
+        """
+        if text := self.job_log(name, renew=renew):
+            return last_line(text)
         path = self.log(name)
         try:
             return None if path is None else last_words(path)

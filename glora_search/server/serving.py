@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
 import secrets
+import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +27,7 @@ _MOUNTED: Final = Path("/run/secrets")
 """Where container engines put secrets."""
 
 _SHORTEST: Final = 16  # characters of a token
+_BACKLOG: Final = 2048  # connections that wait to be accepted, as uvicorn has it
 _GRACE_S: Final = 1  # for answers that are under way; streams of events would never end
 
 
@@ -104,11 +108,15 @@ class ServeOptions:
         )
 
 
-def run_server(settings: ServerSettings) -> None:
+def run_server(settings: ServerSettings, tell_ready: Callable[[], None] = lambda: None) -> None:
     """Serve until Ctrl-C or a polite kill.
 
+    Args:
+        settings: What the server is told.
+        tell_ready: Called once the port is the server's.
+
     Raises:
-        ServerError: What the server needs is not installed.
+        ServerError: What the server needs is not installed, or it cannot listen at its port.
     """
     try:
         import uvicorn
@@ -119,21 +127,56 @@ def run_server(settings: ServerSettings) -> None:
             f"the server needs packages that are not installed ({error.name}); install them with: "
             "pip install 'glora-search[server]'"
         ) from error
-    logging.getLogger("glora_search.server").setLevel(logging.INFO)
     app = make_app(settings)
+    sockets = listening_sockets(settings.host, settings.port)
+    tell_ready()
+    logging.getLogger("glora_search.server").setLevel(logging.INFO)
     # What is loaded stays, so the collector need not look through it again and again: that stops
     # all requests for a tenth of a second.
     gc.freeze()
     # The access log would hold a line for each request of each reader; headers it never holds.
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again when it has ended
+        uvicorn.Server(config).run(sockets)
+
+
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at every address of a host.
+
+    Args:
+        host: A name or an address.
+        port: At each of its addresses.
+
+    Raises:
+        ServerError: The host is not one of this machine, or the port is not free.
+    """
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, address in dict.fromkeys(found):
+            try:
+                sockets.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                missing = error  # such as ::1 of localhost on a machine without IPv6
+        if missing is not None and not sockets:
+            raise missing
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        raise ServerError(
+            f"the server cannot listen on --host {host} --port {port}: {error.strerror}; give "
+            "another --port or --host, or end the process that listens there"
+        ) from error
+    return sockets
 
 
 def _token(file: Path | None, variable: str) -> str | None:

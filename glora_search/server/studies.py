@@ -83,6 +83,7 @@ async def validate(request: Request, service: Served) -> Any:
     "/studies",
     response_model=NamedShape,
     status_code=201,
+    responses=told(502),
     openapi_extra=BODY,
     summary="Create a study",
 )
@@ -110,7 +111,11 @@ def study(name: StudyName, service: Served) -> dict[str, Any]:
 
 
 @router.post(
-    "/studies/{name}/start", response_model=NamedShape, status_code=202, summary="Start a study"
+    "/studies/{name}/start",
+    response_model=NamedShape,
+    status_code=202,
+    responses=told(502),
+    summary="Start a study",
 )
 def start(name: StudyName, service: Served) -> dict[str, Any]:
     """Launch a study that was created; the answer comes before it has begun to train."""
@@ -119,7 +124,11 @@ def start(name: StudyName, service: Served) -> dict[str, Any]:
 
 
 @router.post(
-    "/studies/{name}/resume", response_model=NamedShape, status_code=202, summary="Resume a study"
+    "/studies/{name}/resume",
+    response_model=NamedShape,
+    status_code=202,
+    responses=told(502),
+    summary="Resume a study",
 )
 def resume(name: StudyName, service: Served, changes: ChangesShape | None = None) -> dict[str, Any]:
     """Go on with a study where the database says it stopped, whoever launched it; with changes of
@@ -136,7 +145,11 @@ def resume_changed(service: Service, name: str, overrides: Sequence[str]) -> Non
 
 
 @router.post(
-    "/studies/{name}/stop", response_model=NamedShape, status_code=202, summary="Stop a study"
+    "/studies/{name}/stop",
+    response_model=NamedShape,
+    status_code=202,
+    responses=told(502),
+    summary="Stop a study",
 )
 def stop(name: StudyName, service: Served) -> dict[str, Any]:
     """Interrupt a study as Ctrl-C would; it ends soon after, and can be resumed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from recording_cases import outcome
 from server_cases import record, served, settings, storage
 
 from glora_search.client.events import Event, read_events
+from glora_search.operations.running import LOG
 from glora_search.recording import Database
 from glora_search.server.hub import Hub
 from glora_search.server.service import Service
@@ -102,6 +104,127 @@ def test_two_hundred_readers_are_one_poller(tmp_path: Path) -> None:
             return feeds, set(positions), len(positions)
 
         assert asyncio.run(readers()) == (1, {6}, 200)
+
+
+def test_two_hundred_first_readers_are_one_look(tmp_path: Path) -> None:
+    """All of them come at once after a restart, when nothing is known yet of the study."""
+    with Database(storage(tmp_path)) as database:
+        record(database, "a", 5)
+
+        async def readers() -> tuple[int, set[int]]:
+            service = Service(settings(tmp_path, poll_s=60.0))
+            hub, looks, all_wait = Hub(service), 0, threading.Event()
+            look = service.look
+
+            def held_back(name: str) -> object:
+                nonlocal looks
+                looks += 1
+                assert all_wait.wait(60)
+                return look(name)
+
+            service.look = held_back  # type: ignore[method-assign,assignment]
+
+            async def reader() -> int:
+                async with hub.follow("a") as feed:
+                    return (await feed.first()).position
+
+            tasks = [asyncio.create_task(reader()) for _ in range(200)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            all_wait.set()
+            positions = await asyncio.gather(*tasks)
+            service.close()
+            return looks, set(positions)
+
+        assert asyncio.run(readers()) == (1, {5})
+
+
+def test_an_older_look_that_ends_later_changes_nothing(tmp_path: Path) -> None:
+    """Else positions would fall, and a stream would begin anew with the first outcome."""
+    with Database(storage(tmp_path)) as database:
+        study = record(database, "a", 5)
+
+        async def readers() -> list[int]:
+            service = Service(settings(tmp_path))
+            hub, has_read, may_end = Hub(service), threading.Event(), threading.Event()
+            look = service.look
+
+            def slow(name: str) -> object:
+                service.look = look  # type: ignore[method-assign]  # only this one is slow
+                found = look(name)
+                has_read.set()
+                assert may_end.wait(60)
+                return found
+
+            service.look = slow  # type: ignore[method-assign,assignment]
+            seen: list[int] = []
+
+            async def reader() -> None:
+                async with hub.follow("a") as feed:
+                    moment = await feed.first()
+                    seen.append(moment.position)
+                    while not may_end.is_set() or moment.position < 6:
+                        moment = await feed.next(moment, 0.05)
+                        seen.append(moment.position)
+
+            first = asyncio.create_task(reader())
+            assert await asyncio.to_thread(has_read.wait, 60)
+
+            def flush() -> None:
+                with study.hold():
+                    study.flush([outcome(1, 0)])
+
+            await asyncio.to_thread(flush)
+            second = asyncio.create_task(reader())
+            await asyncio.wait([second], timeout=0.3)  # long enough for a look of its own
+            may_end.set()
+            await asyncio.gather(first, second)
+            service.close()
+            return seen
+
+        seen = asyncio.run(readers())
+    assert seen == sorted(seen)
+    assert seen[-1] == 6
+
+
+@pytest.mark.slow
+def test_a_server_whose_look_is_older_sends_nothing_twice(tmp_path: Path) -> None:
+    """A reader comes from another server with an id that this one has not reached yet."""
+    events = "/api/v1/studies/a/events"
+    with Database(storage(tmp_path)) as database, served(tmp_path, poll_s=600.0) as url:
+        study = record(database, "a", 5)
+        with httpx.stream("GET", url + events) as other:
+            followed = read_events(other.iter_lines())  # it keeps the poller, as long as it lives
+            assert next(followed).data["next"] == 5
+            with study.hold():
+                study.flush([outcome(1, 0)])
+            again = {"Last-Event-ID": "6-0123456789ab"}
+            with httpx.stream("GET", url + events, headers=again) as answer:
+                event = next(read_events(answer.iter_lines()))
+    assert (event.kind, event.data["evaluated"]) == ("state", 6)
+
+
+def test_each_last_line_of_the_log_is_an_event(tmp_path: Path) -> None:
+    """Of a process of this machine; a line that stays is sent once, and documents never are."""
+    with Database(storage(tmp_path)) as database, served(tmp_path) as url:
+        study = record(database, "a", 1)
+        log = tmp_path / "runs" / "a" / LOG
+        log.parent.mkdir()
+        log.write_text("supernet: epoch 1\n")
+        lines = []
+        with httpx.stream("GET", f"{url}/api/v1/studies/a/events") as answer:
+            for event in read_events(answer.iter_lines()):
+                if event.kind == "progress":
+                    lines.append(event.data)
+                    with log.open("a") as written:
+                        written.write("supernet: epoch 2\n" if len(lines) == 1 else "{\n}\n")
+                    if len(lines) == 2:  # the next change is another one
+                        with study.hold():
+                            study.flush([outcome(1, 0)])
+                if event.kind == "state" and event.data["evaluated"] == 2:
+                    break
+    told = ["supernet: epoch 1", "supernet: epoch 2"]
+    assert lines == [{"study": "a", "line": line} for line in told]
 
 
 def test_a_deleted_study_ends_its_stream(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +427,22 @@ def test_metrics_tell_what_the_database_knows(client: TestClient, database: Data
     busy = [line for line in text.splitlines() if line.startswith("glora_search_busy_workers{")]
     seconds = sum(o.eval_s for o in study.trials().values())
     assert float(busy[0].split()[1]) == pytest.approx(seconds / 60)
+    (share,) = re.findall(r'glora_search_busy_share{study="a"} (\S+)', text)
+    assert float(share) == pytest.approx(seconds / 60 / 3)  # it asks for three workers
+
+
+def test_the_busy_share_without_a_number_of_workers_is_of_those_that_were_seen(
+    client: TestClient, database: Database
+) -> None:
+    """A study that asks for "auto" has as many as the cluster gives."""
+    attributes = {"status": "searching", "study": {"cluster": {"workers": "auto"}}}
+    study = database.create_study("a", space=SPACE, objectives=BY_LOSS, attributes=attributes)
+    with study.hold():
+        assert 'glora_search_busy_share{study="a"}' not in client.get("/metrics").text
+        study.flush([replace(outcome(0, i), worker=f"host:{i % 2}", eval_s=9.0) for i in range(4)])
+        text = client.get("/metrics").text
+    assert 'glora_search_busy_share{study="a"} 0.3\n' in text  # of two workers, for 36 s of 60
+    assert "glora_search_workers{" not in text
 
 
 @pytest.mark.slow

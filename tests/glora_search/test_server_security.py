@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import logging
+import socket
 import sys
 import typing
 from collections.abc import Iterator
@@ -24,7 +26,12 @@ from glora_search.server.admission import admitted
 from glora_search.server.app import make_app
 from glora_search.server.headers import HEADERS
 from glora_search.server.security import SAFE
-from glora_search.server.serving import ServeOptions, ServerError, run_server
+from glora_search.server.serving import (
+    ServeOptions,
+    ServerError,
+    listening_sockets,
+    run_server,
+)
 from glora_search.study import path_keys
 from glora_search.study.errors import StorageError, StudyFileError
 from glora_search.study.study_file import StudyFile
@@ -314,6 +321,71 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ServerError, match=r"uvicorn.*glora-search\[server\]"):
         run_server(settings(tmp_path))
+
+
+def test_the_document_says_which_routes_need_a_token(guarded: TestClient) -> None:
+    """All but those that are answered to whoever asks."""
+    bearer = {"Authorization": f"Bearer {READ_TOKEN}"}
+    document = guarded.get(f"{API}/openapi.json", headers=bearer).json()
+    (scheme,) = document["components"]["securitySchemes"]
+    assert document["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+    exempt = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            url = path.format(name="a", digest="0" * 8, file="x")
+            refused = guarded.request(method, url).status_code == 401
+            assert refused == (operation.get("security") == [{scheme: []}]), (method, path)
+            exempt += [] if refused else [path]
+    assert exempt == [f"{API}/health"]
+
+
+def test_the_document_lists_what_clusters_and_studies_refuse(client: TestClient) -> None:
+    """502 where a route asks the cluster, 409 wherever a route reads or changes a study."""
+    paths = client.get(f"{API}/openapi.json").json()["paths"]
+    answers = {
+        (method, path): set(operation["responses"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    study = f"{API}/studies/{{name}}"
+    assert {asked for asked, statuses in answers.items() if "502" in statuses} == {
+        ("post", f"{API}/studies"),
+        ("post", f"{study}/start"),
+        ("post", f"{study}/resume"),
+        ("post", f"{study}/stop"),
+        ("get", f"{study}/logs"),
+    }
+    of_studies = [statuses for (_, path), statuses in answers.items() if path.startswith(study)]
+    assert of_studies
+    assert all({"404", "409"} <= statuses for statuses in of_studies)
+
+
+def test_a_port_in_use_is_told_before_the_server_says_that_it_serves(tmp_path: Path) -> None:
+    """By an error of ours, which the verb tells in one line: which port, and what to do."""
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=rf"--port {port}: Address already in use.*another"):
+            run_server(settings(tmp_path, port=port), lambda: told.append("serving"))
+    assert not told
+
+
+def test_a_server_listens_at_every_address_of_its_host() -> None:
+    """As `localhost`, which is two on most machines: a browser may take either."""
+
+    def is_here(family: int, address: Any) -> bool:
+        with socket.socket(family) as tried:
+            return tried.connect_ex(address) != errno.EADDRNOTAVAIL
+
+    known = socket.getaddrinfo("localhost", 9, type=socket.SOCK_STREAM)
+    here = {address[0] for family, *_, address in known if is_here(family, address)}
+    sockets = listening_sockets("localhost", 0)
+    listening = {each.getsockname()[0] for each in sockets}
+    for each in sockets:
+        with socket.socket(each.family) as reader:
+            reader.connect(each.getsockname())
+        each.close()
+    assert listening == here
 
 
 # Study files of strangers

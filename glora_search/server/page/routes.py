@@ -131,7 +131,9 @@ def _rows(request: Request) -> list[Row]:
     service: Service = request.app.state.service
     rows = []
     for listed in served_studies(service.database).studies:
-        said = None if listed.held_by or "/" in listed.study else service.progress(listed.study)
+        said = None
+        if not listed.held_by and "/" not in listed.study:
+            said = service.progress(listed.study, renew=False)  # a list asks for no hundred logs
         rows.append(row_of(listed, spark=_spark(request, listed), said=said))
     return rows
 
@@ -300,7 +302,9 @@ def _around(request: Request, name: str, state: State, verb: str) -> dict[str, A
 
 
 def _log(service: Service, name: str) -> str:
-    """The last lines of a study's log; empty where there is none on this machine."""
+    """The last lines of a study's log; empty where there is none of a job or on this machine."""
+    if text := service.job_log(name):
+        return text
     path = service.log(name)
     if path is None:
         return ""
