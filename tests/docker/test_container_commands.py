@@ -39,12 +39,13 @@ BIN = Path(sys.executable).parent
 
 
 def command_of(service: str, **replaced: object) -> list[str]:
-    """A service's command, with the values of some of its options replaced."""
+    """A service's command, with one value each for some of its options."""
     words = words_of(SERVICES[service]["command"])
     for option, value in replaced.items():
         name = f"--{option.replace('_', '-')}"
-        (place,) = (i for i, word in enumerate(words) if word.partition("=")[0] == name)
-        words[place] = f"{name}={value}"
+        places = [i for i, word in enumerate(words) if word.partition("=")[0] == name]
+        words[places[0]] = f"{name}={value}"
+        words = [word for i, word in enumerate(words) if i not in places[1:]]
     return [str(BIN / words[0]), *words[1:]]
 
 
