@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from glora_search.recording import StudyRecord
 from glora_search.stages.choosing import Chosen, Finetuning
 from glora_search.study.attributes import MISSING_IN_TEST, made_of
 from glora_search.study.outcomes import Outcome
-from glora_search.study.place_sections import FinetuneKeep
 from supernet import Precision
 from supernet.formats import Written
 
@@ -28,27 +27,17 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuningRecord:
-    """How an exported subnet was trained on.
+class FinetuningRecord(Finetuning):
+    """How an exported subnet was trained on: what was asked for, and what came of it.
 
     Args:
-        epochs: How many were asked for.
-        lr: The peak learning rate.
         kept_epoch: After which one the val loss was lowest, 0 for the inherited weights; of a mean
             over epochs, the last one.
         val_before: The figures with the inherited weights; `val` of the export are those after.
-        keep: As in `Finetuning`.
-        runs: Likewise.
-        batch_size: Likewise.
     """
 
-    epochs: int
-    lr: float
     kept_epoch: int
     val_before: Figures
-    keep: FinetuneKeep = "best"
-    runs: int = 1
-    batch_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +181,9 @@ def _asked_for(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finetuning_of(record: Mapping[str, Any]) -> Finetuning:
-    """What was asked for, from its record; records without the later keys are older."""
-    later = {key: record[key] for key in ("keep", "runs", "batch_size") if key in record}
-    return Finetuning(epochs=record["epochs"], lr=record["lr"], **later)
+    """What was asked for, from its record; one that lacks later keys is older than they are."""
+    names = {each.name for each in fields(Finetuning)}
+    return Finetuning(**{name: record[name] for name in names & record.keys()})
 
 
 def _numbers(subnets: list[dict[str, Any]] | None) -> tuple[int, ...]:

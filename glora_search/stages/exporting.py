@@ -167,11 +167,7 @@ def _make(supernet: Supernet, chosen: Chosen, materials: Materials, progress: Pr
         return _finished(make, supernet, chosen, materials, progress)
     tuned, kept_epoch = finetune_or_load(supernet, subnet, asked, materials, progress)
     finetuning = FinetuningRecord(
-        epochs=asked.epochs,
-        lr=asked.lr,
-        keep=asked.keep,
-        runs=asked.runs,
-        batch_size=asked.batch_size,
+        **asdict(asked),
         kept_epoch=kept_epoch,
         val_before=_measured(materials, supernet.merge(subnet), materials.val),
     )

@@ -186,6 +186,22 @@ def test_a_resume_tells_finetunings_apart(launched: Launched) -> None:
     assert len(launched.tuned_files) == 1, "what cannot be written is not trained either"
 
 
+def test_an_export_from_before_the_later_keys_is_known(launched: Launched) -> None:
+    """Its subnet.json tells neither what was kept, nor of runs, batches and calibration."""
+    path = launched.result.export.directory / "subnet.json"
+    text = path.read_text()
+    record = json.loads(text)
+    for key in ("keep", "runs", "batch_size"):
+        del record["finetuning"][key]
+    del record["calibration"]
+    path.write_text(json.dumps(record))
+    try:
+        again = resume("tiny", storage=launched.storage)
+    finally:
+        path.write_text(text)
+    assert again.export.summary() == launched.result.export.summary()
+
+
 def test_it_is_told(launched: Launched) -> None:
     result = launched.result
     kept = result.export.finetuning
