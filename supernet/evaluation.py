@@ -105,9 +105,10 @@ def figures_of(
         scored: The classes whose logits are compared; None for all.
         calibrated: Whether to fit a temperature, see `supernet.calibration`.
     """
+    kept = class_index(scored, device)
     losses, hits, known = [], [], []
     for number, (images, labels) in enumerate(batches):
-        logits = scored_logits(forward(number, images.to(device)), scored)
+        logits = scored_logits(forward(number, images.to(device)), kept)
         labels = labels.to(device)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))  # (b)
         hits.append(logits.argmax(1) == labels)  # (b)
@@ -120,13 +121,17 @@ def figures_of(
     return torch.stack(figures)
 
 
-def scored_logits(logits: Tensor, scored: frozenset[int] | None) -> Tensor:
-    """The logits (b, classes) with minus infinity for all classes but the scored ones; as they are
-    where `scored` is None.
+def class_index(scored: frozenset[int] | None, device: torch.device) -> Tensor | None:
+    """The scored classes for `scored_logits`, int64; made once, since a GPU waits for it."""
+    return None if scored is None else torch.tensor(sorted(scored), device=device)
+
+
+def scored_logits(logits: Tensor, kept: Tensor | None) -> Tensor:
+    """The logits (b, classes) with minus infinity for all classes but those of `kept`; as they are
+    where it is None.
     """
-    if scored is None:
+    if kept is None:
         return logits
-    kept = torch.tensor(sorted(scored), device=logits.device)
     return torch.full_like(logits, -torch.inf).index_copy(1, kept, logits[:, kept])
 
 

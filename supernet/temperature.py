@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from supernet.calibration import COLDEST, HOTTEST, fitted_temperature
 from supernet.data import Split
-from supernet.evaluation import evaluate_model, scored_logits
+from supernet.evaluation import class_index, evaluate_model, scored_logits
 from supernet.network import Supernet
 
 _INSIDE: Final = 1.01
@@ -30,10 +30,10 @@ def temperature_of(network: nn.Module, split: Split, *, batch_size: int = 256) -
         batch_size: Images a forward.
     """
     device = next(network.parameters()).device
+    kept = class_index(split.scored_classes, device)
     logits, labels = [], []
     for images, targets in split.batches(batch_size):
-        found = network(images.to(device))
-        logits.append(scored_logits(found, split.scored_classes).float())
+        logits.append(scored_logits(network(images.to(device)), kept).float())
         labels.append(targets.to(device))
     found = fitted_temperature(torch.cat(logits), torch.cat(labels))
     return found if COLDEST * _INSIDE < found < HOTTEST / _INSIDE else 1.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from glora_search.reporting.trials import Trials
-from glora_search.study.fronts import growth, point, reference_of
+from glora_search.study.fronts import Reference, growth, point, reference_of
 from glora_search.study.objectives import LOSS, Objective, Objectives
 from glora_search.study.outcomes import Outcome
 
@@ -73,17 +73,21 @@ def best_so_far(trials: Trials, measure: Objective) -> list[tuple[int, float]]:
     return found
 
 
-def hypervolume_so_far(trials: Trials, objectives: Objectives) -> list[float]:
-    """What the front covers after each subnet, up to the worst of the first generation.
+def hypervolume_so_far(
+    trials: Trials, objectives: Objectives, reference: Reference | None = None
+) -> list[float]:
+    """What the front covers after each subnet.
 
     Args:
         trials: In the order of the search.
         objectives: Of the study.
+        reference: Up to which it is measured; the worst of the first generation if not given.
 
     Returns:
         Nothing where there is one objective, or no reference yet.
     """
-    reference = reference_of(trials.values(), objectives) if objectives.are_two else None
+    if reference is None and objectives.are_two:
+        reference = reference_of(trials.values(), objectives)
     if reference is None:
         return []
     return list(growth([point(o, objectives) for o in trials.values()], reference))

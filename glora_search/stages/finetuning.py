@@ -1,8 +1,7 @@
 """The fine-tuning stage: load a subnet that was trained on from its file, or train it on.
 
 A function of the study's seed, of the subnet and of how it is trained on, whatever was exported
-before. An interrupted
-fine-tuning begins anew, and gives the same.
+before. An interrupted fine-tuning begins anew, and gives the same.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from glora_search.server.page.charts import (
     y_ticks,
 )
 from glora_search.server.page.figures import Compared, trade_off_chart
-from glora_search.study.fronts import growth, point, reference_of
+from glora_search.study.fronts import reference_of
 from glora_search.study.objectives import Objectives
 
 _MOST_ROWS: Final = 40
@@ -113,8 +113,7 @@ def shared_growth(studies: Sequence[Compared], objectives: Objectives) -> Shared
     if reference is None or len(measured) < 2:
         return None
     courses = {
-        study.css: list(growth([point(o, objectives) for o in study.trials.values()], reference))
-        for study in measured
+        study.css: hypervolume_so_far(study.trials, objectives, reference) for study in measured
     }
     names = ", ".join(study.name for study in measured)
     told = f"The hypervolumes of the fronts over the evaluations of {names}."
