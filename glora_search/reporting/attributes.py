@@ -40,8 +40,7 @@ class ExportFacts:
         trial: Optuna's number of the subnet; None for an average.
         n_averaged: Of how many subnets it is the average; 0 where it is a single one.
         n_candidates: Of how many candidates these were kept as a soup; 0 where it is none.
-        finetune_epochs: For how many epochs a single one was trained on; 0 where it was not.
-        finetuned: The same in words.
+        finetuned: For how long a single one was trained on, in words; empty where it was not.
         calibrated: Whether a temperature was put into its head.
         val: On the split that the search optimised on.
         test: On the split that nothing was chosen on; None where there is none.
@@ -53,7 +52,6 @@ class ExportFacts:
     trial: int | None
     n_averaged: int = 0
     n_candidates: int = 0
-    finetune_epochs: int = 0
     finetuned: str = ""
     calibrated: bool = False
     val: SplitScore | None
@@ -74,7 +72,7 @@ class ExportFacts:
             return f"the average of the {self.n_averaged} best subnets"
         if self.trial is None:
             return "a subnet"
-        if self.finetune_epochs:
+        if self.finetuned:
             return f"trial {self.trial}, fine-tuned for {self.finetuned}"
         return f"trial {self.trial}"
 
@@ -191,8 +189,10 @@ def read_facts(attributes: Mapping[str, Any]) -> StudyFacts:
 
 
 def _finetuned(tuned: Mapping[str, Any]) -> str:
-    """For how long, and what was kept."""
+    """For how long, and what was kept; empty where nothing was trained on."""
     n, runs = _integer(tuned.get("epochs")) or 0, _integer(tuned.get("runs")) or 1
+    if not n:
+        return ""
     epochs = "1 epoch" if n == 1 else f"{n} epochs"
     if tuned.get("keep") != "average":
         return epochs
@@ -209,7 +209,6 @@ def _export(value: Any) -> ExportFacts | None:
         trial=_integer(value.get("trial")),
         n_averaged=_length(value.get("average_of")),
         n_candidates=_length(value.get("soup_of")),
-        finetune_epochs=_integer(tuned.get("epochs")) or 0,
         finetuned=_finetuned(tuned),
         calibrated=bool(value.get("calibration")),
         val=_score(value.get("val")),

@@ -139,7 +139,7 @@ class Snapshot:
         exported = self.facts.export
         if exported is None or exported.trial is None:
             return False
-        if exported.finetune_epochs or exported.calibrated:
+        if exported.finetuned or exported.calibrated:
             return False
         return exported.trial == self.winner
 

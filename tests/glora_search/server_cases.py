@@ -80,12 +80,17 @@ def record(
 def hold_until_interrupted(url: str, name: str) -> None:
     """Drive a study as a launch does, in a process of its own."""
     with Database(url) as opened, opened.open_study(name).hold():
-        try:
-            while True:
-                time.sleep(60)
-        except KeyboardInterrupt:
-            sys.stdout.write("interrupted\n")
-            sys.stdout.flush()
+        wait_until_interrupted()
+
+
+def wait_until_interrupted() -> None:
+    """Stand for a search; tell of the signal that ends it."""
+    try:
+        while True:
+            time.sleep(60)
+    except KeyboardInterrupt:
+        sys.stdout.write("interrupted\n")
+        sys.stdout.flush()
 
 
 def begun_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fork_server import Running, wait_until
 from recording_cases import SPACE
-from server_cases import OWN, settings
+from server_cases import OWN, settings, wait_until_interrupted
 from tiny_study import study_table
 
 from glora_search.operations.running import ProcessRunner
@@ -32,12 +30,7 @@ def drive_until_interrupted(url: str, name: str) -> None:
         attributes = {"status": "searching", "study": {"study": {"name": name}}}
         study = opened.create_study(name, space=SPACE, objectives=BY_LOSS, attributes=attributes)
         with study.hold():
-            try:
-                while True:
-                    time.sleep(60)
-            except KeyboardInterrupt:
-                sys.stdout.write("interrupted\n")
-                sys.stdout.flush()
+            wait_until_interrupted()
 
 
 @pytest.fixture
