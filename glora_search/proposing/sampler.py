@@ -31,7 +31,8 @@ from optuna.trial import FrozenTrial, TrialState
 from glora_search.proposing.breeding import Breeder
 from glora_search.proposing.operators import Parent
 from glora_search.proposing.seeding import candidate_rng, numpy_seed
-from glora_search.proposing.settings import OperatorSet, SearchSettings
+from glora_search.proposing.settings import SearchSettings
+from glora_search.study.search_names import OperatorSet
 from search_spaces import Gene, Genome, InvalidConfigError, ParamLimits, SearchSpace
 
 

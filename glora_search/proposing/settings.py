@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from glora_search.study.objectives import BY_LOSS, Objectives
+from glora_search.study.search_names import (
+    OperatorSet,
+    SamplerName,
+    SearchMode,
+    SurrogateName,
+    WarmStart,
+)
 from search_spaces import NO_LIMITS, InvalidConfigError, ParamLimits, SearchSpace
-
-SamplerName = Literal["evolution", "random", "tpe", "nsgaii"]
-OperatorSet = Literal["local", "published"]
-SearchMode = Literal["generational", "steady-state"]
-WarmStart = Literal["none", "median-rank", "sensitivity", "spread"]
-SurrogateName = Literal["none", "ridge", "trees"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,13 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from glora_search.study.objectives import Objectives
+from glora_search.study.search_names import (
+    OperatorSet,
+    SamplerName,
+    SearchMode,
+    SurrogateName,
+    WarmStart,
+)
 from glora_search.study.section_types import (
     Count,
     CountOrZero,
@@ -29,9 +36,9 @@ _FITNESSES: Final = get_args(Fitness)
 class SearchSection(Section):
     """How candidates are proposed, scored and recorded."""
 
-    sampler: Literal["evolution", "random", "tpe", "nsgaii"] = "evolution"
-    operators: Literal["local", "published"] = "published"
-    mode: Literal["generational", "steady-state"] = "generational"
+    sampler: SamplerName = "evolution"
+    operators: OperatorSet = "published"
+    mode: SearchMode = "generational"
     fitness: Fitness = "loss"
     objectives: Annotated[tuple[str, ...], Field(strict=False)] = ()
     population: Count = 50
@@ -49,11 +56,11 @@ class SearchSection(Section):
     max_failures: Count = 10
     flush_every: Count = 50
     flush_s: Positive = 5.0
-    surrogate: Literal["none", "ridge", "trees"] = "none"
+    surrogate: SurrogateName = "none"
     proposals: Count = 10
     diversity: CountOrZero = 0
     size_price: NotNegative = 0.0
-    warm_start: Literal["none", "median-rank", "sensitivity", "spread"] = "none"
+    warm_start: WarmStart = "none"
 
     @model_validator(mode="before")
     @classmethod

@@ -29,8 +29,8 @@ from evaluation_case import Case, DenseLoop
 from measuring import in_turns, progress, ratios, report, spread
 
 from glora_search.proposing import SearchSettings, make_proposer
-from glora_search.proposing.settings import OperatorSet
 from glora_search.study.outcomes import Candidate, Outcome
+from glora_search.study.search_names import OperatorSet
 from search_spaces import SearchSpace, SubnetConfig
 from supernet import SubnetEvaluator
 from supernet.chain import BlockChain

@@ -29,8 +29,8 @@ from evaluation_case import Case, DenseLoop
 from measuring import progress, report, spread
 
 from glora_search.proposing import SearchSettings, make_proposer
-from glora_search.proposing.settings import OperatorSet
 from glora_search.study.outcomes import Outcome
+from glora_search.study.search_names import OperatorSet
 from supernet import SubnetEvaluator
 
 _PUBLISHED = 50 * 21
