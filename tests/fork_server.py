@@ -4,6 +4,7 @@ seconds. Process id, standard streams, signals and exit status are its own.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -63,6 +64,7 @@ class Running:
             target=_begin, args=(target, arguments, str(folder), streams, variables)
         )
         self._process.start()
+        atexit.register(self._end)
 
     @property
     def pid(self) -> int:
@@ -91,6 +93,11 @@ class Running:
         """SIGKILL, and wait until it is gone."""
         self._process.kill()
         self._process.join()
+
+    def _end(self) -> None:
+        """What a failed test has left running would keep this process from its end."""
+        if not self.is_over:
+            self.kill()
 
     def wait(self) -> int:
         """Its exit status, once it has ended by itself."""

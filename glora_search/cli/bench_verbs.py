@@ -180,7 +180,7 @@ def offline(
 Examples:
   glora-search bench science --quick --out results
   glora-search bench science --parts methods --methods lora,fact-tk --seeds 3 --out results
-  glora-search bench science --parts designs --designs "one path a step,sandwich"
+  glora-search bench science --parts designs --designs "one path a step,sandwich" --epochs 180
 """,
 )
 @bench_options.listed(
@@ -190,6 +190,7 @@ Examples:
 @click.option("--seeds", type=click.IntRange(1), help="Supernets of each task.")
 @bench_options.listed("--methods", "Methods without search")
 @bench_options.listed("--designs", "Ways to train a supernet")
+@click.option("--epochs", type=click.IntRange(1), help="Of the supernets.")
 @click.option("--quick", is_flag=True, help="One task, two seeds, short trainings: ten minutes.")
 @_workers
 @_directory
@@ -202,6 +203,7 @@ def science(
     seeds: int | None,
     methods: tuple[str, ...] | None,
     designs: tuple[str, ...] | None,
+    epochs: int | None,
     quick: bool,
     workers: int,
     directory: Path,
@@ -227,6 +229,7 @@ def science(
             seeds=seeds,
             methods=methods,
             designs=designs,
+            epochs=epochs,
             quick=quick,
             directory=directory,
             workers=workers,

@@ -251,8 +251,11 @@ def _study_output(status: Status) -> Output:
         )
     if status["running"]:
         lines.append(f"driven by {status['held_by']}")
-    elif status["status"] != "complete" and status["progress"]:
-        lines.append(f"last words: {status['progress']}")
+    elif status["status"] != "complete":
+        if status["progress"]:
+            lines.append(f"last words: {status['progress']}")
+        verb = "start" if status["status"] == "created" else "resume"
+        lines.append(f"nothing drives it; go on with `{verb} {status['study']}`")
     if status["export"]:
         lines.append(f"export on the server: {status['export']['directory']}")
     return Output(document=status, lines=lines)

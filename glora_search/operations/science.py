@@ -99,6 +99,7 @@ def science(
     seeds: int | None = None,
     methods: Sequence[str] | None = None,
     designs: Sequence[str] | None = None,
+    epochs: int | None = None,
     quick: bool = False,
     directory: Path,
     workers: int = 2,
@@ -113,6 +114,7 @@ def science(
         seeds: Of every part.
         methods: Without search, of the parts `methods`, `cost` and `budgets`; names of UNIFORM.
         designs: Names of DESIGNS; the default is always one of them.
+        epochs: Of the supernets; those of the suite's study if not given.
         quick: The scale of a first look, which takes ten minutes on two cores.
         directory: As in `bench_offline`.
         workers: As in `bench_offline`.
@@ -132,6 +134,8 @@ def science(
         scale = replace(scale, methods=tuple(methods))
     if designs is not None:
         scale = replace(scale, designs=tuple(dict.fromkeys((BASE, *designs))))
+    if epochs is not None:
+        scale = replace(scale, supernet_epochs=epochs)
     chosen = tuple(PARTS if parts is None else parts)
     _check("parts", chosen, PARTS)
     _check("methods", scale.methods, UNIFORM)

@@ -166,4 +166,5 @@ def test_a_study_is_stopped_and_its_log_shown(tmp_path: Path) -> None:
         driver.succeed()
     assert driver.output == "interrupted\n"
     assert shown.startswith("a: searching, 1 of 50 evaluated, 0 failed\nbest: trial 0")
-    assert shown.endswith("last words: last\n")
+    assert "last words: last\n" in shown
+    assert shown.endswith("nothing drives it; go on with `resume a`\n")

@@ -275,7 +275,7 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
         seeds=1,
         some_tasks=("digits",),
         some_seeds=1,
-        supernet_epochs=2,
+        supernet_epochs=None,
         methods=("linear", "lora"),
         best_of=2,
         ranked=4,
@@ -286,7 +286,7 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "offline_suite", small_suite)
     monkeypatch.setattr(module, "QUICK_EPOCHS", 2)
     storage = f"sqlite:///{tmp_path / 'science.db'}"
-    keys = {"quick": True, "directory": tmp_path, "workers": 0, "storage": storage}
+    keys = {"quick": True, "epochs": 2, "directory": tmp_path, "workers": 0, "storage": storage}
     found = science(**keys)
     assert not [result.error for result in found.runs if result.failed]
     assert set(found.tables) == set(PARTS) - {"ranking", "fronts"}
