@@ -3,20 +3,25 @@
     python tests/benchmarks/bench_service.py [--candidates 10000] [--requests 50]
         [--rival-requests 3] [--patience-s 600]
 
-Candidates of 240 genes in an SQLite file; both servers are processes of their own and are asked in
-turns over one connection each. The first request for a study reads all of it once and is told
-apart as `first_s`. `ready_s` is from the start of the process to its first answer. Prints one JSON
-line: seconds (p50, p95) of each route, ratios of the rival's median to ours, resident sets. Where
-the rival has not given the study after --patience-s, that is told in the place of a ratio.
+Candidates of 240 genes in an SQLite file, a log of 1 MB and an export of 24 MB; both servers are
+processes of their own and are asked in turns over one connection each. The first request for a
+study reads all of it once and is told apart as `first_s`; so is the first page, the first zip,
+which packs the export, and the report, which draws 10,000 candidates anew each time. Of the stream
+of events the time to its first event is told. `ready_s` is from the start of the process to its
+first answer. Prints one JSON line: seconds (p50, p95) of each route, ratios of the rival's median
+to ours, resident sets. Where the rival has not given the study after --patience-s, that is told in
+the place of a ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,12 @@ import httpx
 import optuna
 from measuring import progress, report
 from served_study import SPACE, STUDY, Server, our_server, serving, write_study
+
+from glora_search.operations.running import LOG
+from glora_search.recording import Database
+from glora_search.study.examples import load_example
+
+_WEIGHTS = "model.safetensors"
 
 
 def main() -> None:
@@ -43,9 +54,11 @@ def main() -> None:
         folder = Path(name)
         url = f"sqlite:///{folder / 'studies.db'}"
         digest = write_study(url, options.candidates)
+        _write_files(url, folder / "runs" / STUDY)
         progress("the study is written")
         with our_server(url, folder / "runs") as ours:
             figures = _ours(ours, digest, options.requests)
+            progress("every route was asked")
             if options.rival_requests:
                 words = ["-m", "optuna_dashboard._cli", url, "--host", "127.0.0.1"]
                 with serving(words, "/api/studies") as rival:
@@ -67,19 +80,67 @@ def _ours(server: Server, digest: str, n: int) -> dict[str, Any]:
         "front": f"{study}/front",
         "winner": f"{study}/winner",
         "subnet": f"{study}/subnets/{digest}",
+        "logs": f"{study}/logs",
+        "exports": f"{study}/exports",
+        "artifacts": f"{study}/artifacts",
+        "artifact, 1 MB of 24": f"{study}/artifacts/{_WEIGHTS}",
+        "zip, 1 MB of 24": f"{study}/export",
         "ready": "/api/v1/ready",
+        "openapi": "/api/v1/openapi.json",
         "metrics": "/metrics",
+        "page: studies": "/",
+        "page: study": f"/studies/{STUDY}",
+        "page: study, what changes": f"/studies/{STUDY}/live",
+        "page: compare": f"/compare?study={STUDY}",
+        "page: new": "/new",
     }
-    first = _timed(lambda: server.http.get(study).raise_for_status())
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    headers = {name: {"Range": "bytes=0-1048575"} for name in paths if "1 MB" in name}
+    example = load_example("digits").encode()
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(_get, server, path, headers.get(name)) for name, path in paths.items()
+    }
+    calls["validate"] = lambda: server.http.post(
+        "/api/v1/studies/validate", content=example, headers={"Content-Type": "application/toml"}
+    ).raise_for_status()
+    calls["events, the first"] = lambda: _first_event(server, f"{study}/events")
+    firsts = {
+        "study": calls["status"],
+        "page": calls["page: study"],
+        "zip": calls["zip, 1 MB of 24"],
+        "report": partial(_get, server, f"{study}/report"),
+    }
+    first = {name: round(_timed(call), 3) for name, call in firsts.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(n):
-        for name, path in paths.items():
-            seconds[name].append(_timed(lambda path=path: server.http.get(path).raise_for_status()))
+        for name, call in calls.items():
+            seconds[name].append(_timed(call))
     return {
-        "first_s": round(first, 3),
+        "first_s": first,
         "requests": n,
         "seconds": {name: _quantiles(times) for name, times in seconds.items()},
     }
+
+
+def _write_files(url: str, folder: Path) -> None:
+    """The log of a study, and an export that the database knows of."""
+    export = folder / "export"
+    export.mkdir(parents=True)
+    (folder / LOG).write_bytes(b"searching: 9/10, 1 s best val loss 0.1\n" * 25_000)
+    (export / _WEIGHTS).write_bytes(random.Random(0).randbytes(24 << 20))
+    with Database(url) as database:
+        record = database.open_study(STUDY)
+        with record.hold():
+            record.set_attribute("export", {"directory": str(export)})
+
+
+def _get(server: Server, path: str, headers: dict[str, str] | None = None) -> None:
+    server.http.get(path, headers=headers).raise_for_status()
+
+
+def _first_event(server: Server, path: str) -> None:
+    with server.http.stream("GET", path) as answer:
+        answer.raise_for_status()
+        next(line for line in answer.iter_lines() if line.startswith("data:"))
 
 
 def _beside(ours: Server, rival: Server, n: int, patience_s: float) -> dict[str, Any]:
