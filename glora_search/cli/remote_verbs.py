@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +13,7 @@ import click
 
 from glora_search.cli import options
 from glora_search.cli.output import Output, number, tell
+from search_spaces import GLoRASearchError
 
 if TYPE_CHECKING:
     from glora_search.client import Client, Status
@@ -80,7 +81,7 @@ def stop(server: str, name: str, as_json: bool) -> None:
     with _client(server) as client:
         client.stop(name)
         client.wait(name)
-        _study_output(client.status(name)).show(as_json)
+        _study_output(_status(client, name)).show(as_json)
 
 
 @click.command(short_help="What is in the server's database.")
@@ -91,7 +92,7 @@ def status(server: str, name: str | None, as_json: bool) -> None:
     """What is in the server's database, how far it is, the best so far."""
     with _client(server) as client:
         if name is not None:
-            _study_output(client.status(name)).show(as_json)
+            _study_output(_status(client, name)).show(as_json)
             return
         _list_output(list(client.studies()), server).show(as_json)
 
@@ -198,7 +199,18 @@ def _follow(client: Client, name: str, detach: bool, as_json: bool) -> None:
         except KeyboardInterrupt:
             tell(f"study {name} goes on; `glora-search --server URL stop {name}` interrupts it")
             raise
-    _study_output(client.status(name)).show(as_json)
+    _study_output(_status(client, name)).show(as_json)
+
+
+def _status(client: Client, name: str) -> Status:
+    """How a study stands; why it ended early is read anew: the server's word may be an old one."""
+    found = client.status(name)
+    if found["progress"] and not found["running"] and found["status"] != "complete":
+        from glora_search.operations.running import last_line
+
+        with suppress(GLoRASearchError):
+            found["progress"] = last_line(client.logs(name, tail=10_000)) or found["progress"]
+    return found
 
 
 def _tell_events(client: Client, name: str) -> None:

@@ -25,8 +25,10 @@ from server_cases import (
 from glora_search.cli import remote_verbs
 from glora_search.cli.commands import cli
 from glora_search.client import Client
+from glora_search.operations import jobs
 from glora_search.operations.running import LOG, ProcessRunner
 from glora_search.recording import Database
+from glora_search.server import job_logs
 from glora_search.study.errors import StudyFileError, StudyNotFoundError, StudyNotRunningError
 from glora_search.study.examples import load_example
 from glora_search.study.objectives import BY_LOSS
@@ -168,3 +170,20 @@ def test_a_study_is_stopped_and_its_log_shown(tmp_path: Path) -> None:
     assert shown.startswith("a: searching, 1 of 50 evaluated, 0 failed\nbest: trial 0")
     assert "last words: last\n" in shown
     assert shown.endswith("nothing drives it; go on with `resume a`\n")
+
+
+@pytest.mark.slow
+def test_why_a_job_ended_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server has of its log may be from before the end."""
+    log = ["loading torch\n"]
+    monkeypatch.setattr(jobs, "job_log", lambda name, address: log[-1])
+    monkeypatch.setattr(job_logs, "_FRESH_S", 3600.0)
+    with Database(storage(tmp_path)) as database:
+        record(database, "a", 1)
+    cluster = {"address": "http://127.0.0.1:1", "job_storage": "cluster"}
+    with served(tmp_path, **cluster) as url, Client(url) as client:
+        while client.status("a")["progress"] != "loading torch":
+            time.sleep(0.02)
+        log.append("loading torch\nerror: the cluster has 0 CPU\n")
+        assert client.status("a")["progress"] == "loading torch"
+        assert "last words: error: the cluster has 0 CPU\n" in Terminal(url).says("status", "a")
