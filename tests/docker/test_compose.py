@@ -1,7 +1,8 @@
 """The compose file: who is reachable, who may do what; every name in it stands for something.
 
-No container engine runs here: what Compose itself would make of the file is checked by `docker
-compose config` where that is installed. What its commands do is in test_container_commands.
+Read as a file. What Compose itself would make of it is checked by `docker compose config` where
+that is installed; what its commands do, in test_container_commands; all of it together, where a
+container engine runs, in test_running_containers.
 """
 
 from __future__ import annotations
@@ -40,12 +41,16 @@ def test_ports_are_published_on_the_loopback_alone() -> None:
 
 
 def test_the_database_is_reached_by_those_who_need_it() -> None:
-    """Not by workers, and from no other network: theirs has no way out."""
-    assert FILE["networks"]["database"] == {"internal": True}
-    assert SERVICES["database"]["networks"] == ["database"]
-    reach = {name for name, service in SERVICES.items() if "database" in service["networks"]}
+    """Not by workers, and from no other network: theirs have no way out. Who may only read shares
+    no network with Ray.
+    """
+    own = SERVICES["database"]["networks"]
+    assert own == ["database", "reader"]
+    assert all(FILE["networks"][name] == {"internal": True} for name in own)
+    reach = {name for name, service in SERVICES.items() if set(own) & set(service["networks"])}
     assert reach == {"database", "tables", "head", "search", "server", "dashboard"}
-    assert set(SERVICES["dashboard"]["networks"]).isdisjoint(SERVICES["worker"]["networks"])
+    for name in ("head", "worker"):
+        assert set(SERVICES["dashboard"]["networks"]).isdisjoint(SERVICES[name]["networks"])
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

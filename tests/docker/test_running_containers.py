@@ -151,7 +151,7 @@ def test_a_study_of_the_server(stack: Stack, tmp_path: Path) -> None:
 
 def test_the_server_asks_for_its_token(stack: Stack) -> None:
     with Client(stack.url()) as client, pytest.raises(ServiceError, match="token"):
-        client.studies()
+        client.status("tiny")
 
 
 @pytest.mark.parametrize(
