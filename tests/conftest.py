@@ -47,7 +47,6 @@ def shared_ray() -> Iterator[str]:
 
     head = {
         "num_cpus": 2,
-        "include_dashboard": False,
         **FEWER_PROCESSES,
         "object_store_memory": 200_000_000,
     }
