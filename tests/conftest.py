@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 from collections.abc import Iterator
 
@@ -30,6 +31,9 @@ with contextlib.suppress(ImportError):  # a GPU machine has no database
 
     pyfiles.load_module_py = functools.cache(pyfiles.load_module_py)
 
+# While tests are collected, torch and its like are imported, and hardly anything becomes garbage.
+gc.disable()
+
 # A test must not fail because the machine is busy.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
@@ -47,13 +51,19 @@ def shared_ray() -> Iterator[str]:
 
     head = {
         "num_cpus": 2,
-        "include_dashboard": False,
         **FEWER_PROCESSES,
         "object_store_memory": 200_000_000,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address
     cluster.shutdown()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but do not look for it among what stays for the session."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

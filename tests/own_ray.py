@@ -22,8 +22,14 @@ from killing import kill_all
 
 _PATIENCE_S: Final = 300
 
-FEWER_PROCESSES: Final = {"no_monitor": True, "include_log_monitor": False}
-"""Of a node that tests start: nothing there scales by itself, and nobody reads workers' logs."""
+FEWER_PROCESSES: Final = {
+    "include_dashboard": False,
+    "no_monitor": True,
+    "include_log_monitor": False,
+}
+"""Of a node that tests start: nobody looks at its dashboard or reads workers' logs, and nothing
+there scales by itself.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,14 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this one
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_prestart_worker_first_driver": "0",
+        "RAY_worker_niceness": "0",
     }
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         words = ["start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}"]
         words += [f"--port={ports[0]}", "--include-dashboard=true", f"--dashboard-port={ports[1]}"]
         words += [f"--ray-client-server-port={ports[2]}", "--object-store-memory=100000000"]
         words += [f"--dashboard-agent-listen-port={ports[3]}"]
-        words += ["--no-monitor", "--include-log-monitor=false"]  # FEWER_PROCESSES
+        words += ["--no-monitor", "--include-log-monitor=false"]  # as in FEWER_PROCESSES
         # Any that are free: workers of two heads would take the same ones of Ray's default range.
         words += ["--min-worker-port=0", "--max-worker-port=0"]
         log = Path(folder) / "head.log"

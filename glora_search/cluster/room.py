@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import ray  # by way of `cluster.connection`, which makes its settings before
@@ -45,7 +46,8 @@ def all_nodes() -> list[dict[str, float]]:
 def free_nodes() -> list[dict[str, float]]:
     """What is free on each node; a moment old."""
     if ray.util.client.ray.is_connected():  # its server knows no such question
-        free: list[dict[str, float]] = ray.get(ray.remote(num_cpus=0)(_free_nodes).remote())
+        lookout = _lookout(ray.get_runtime_context().get_job_id())
+        free: list[dict[str, float]] = ray.get(lookout.free_nodes.remote())
         return free
     return _free_nodes()
 
@@ -55,6 +57,23 @@ def _free_nodes() -> list[dict[str, float]]:
 
     per_node: dict[str, Any] = state.available_resources_per_node()
     return [dict(node) for node in per_node.values()]
+
+
+class _Lookout:
+    """Asks for a client. A task for each question would often be a process for each: Ray ends idle
+    ones after a second, and on a head without CPUs keeps none.
+    """
+
+    def free_nodes(self) -> list[dict[str, float]]:
+        return _free_nodes()
+
+
+@lru_cache(maxsize=1)
+def _lookout(job: str) -> Any:
+    """The actor of a job; it ends with it, and starts again elsewhere where its node is lost."""
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    actor: Any = ray.remote(_Lookout).options(**options)
+    return actor.remote()
 
 
 def _whole(amount: float) -> int:

@@ -1,4 +1,8 @@
-"""A cluster of several nodes that come and go, on this machine."""
+"""A cluster of several nodes that come and go, on this machine.
+
+A node takes longer to start than to do what these tests ask of it, so most of them go on with those
+that the tests before them have left.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -73,43 +78,23 @@ def cluster(client_port: int) -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def leave(cluster: Cluster, *nodes: object) -> None:
-    """Remove nodes, and wait until the cluster has noticed; while it is joined."""
-    for node in nodes:
-        cluster.remove_node(node, allow_graceful=False)
-    until = time.monotonic() + 60
-    while Share(cpus=1, gpus=0).times(all_nodes()) and time.monotonic() < until:
+def nodes_of(cluster: Cluster, n: int) -> list[Any]:
+    """The nodes, of one CPU each: those that are there, and as many more as `n` needs."""
+    nodes = list(cluster.worker_nodes)
+    assert len(nodes) <= n
+    return nodes + [cluster.add_node(num_cpus=1, **SMALL) for _ in range(n - len(nodes))]
+
+
+def settle(cluster: Cluster) -> None:
+    """Wait until the cluster has noticed which nodes are gone; while it is joined."""
+    n, until = len(cluster.worker_nodes), time.monotonic() + 60
+    while Share(cpus=1, gpus=0).times(all_nodes()) > n and time.monotonic() < until:
         time.sleep(0.1)
 
 
 def check(outcomes: list[Outcome]) -> None:
     assert sorted(o.candidate.index for o in outcomes) == list(range(len(CANDIDATES)))
     assert all(o.loss == loss_of(o.candidate.subnet) for o in outcomes)
-
-
-def test_workers_follow_the_nodes(cluster: Cluster, tmp_path: Path) -> None:
-    """A node that joins in mid-search gets work, one that leaves takes nothing with it."""
-    gate = tmp_path / "gate"
-    first = cluster.add_node(num_cpus=1, **SMALL)
-    workers = RayWorkers(cluster.address, WorkerPool(workers=1, elastic=True))
-    try:
-        evaluator = workers.evaluator(StandIn(eval_s=0.06, gate=gate))
-        outcomes: list[Outcome] = []
-        second = None
-        for outcome in evaluator.evaluate(CANDIDATES):
-            outcomes.append(outcome)
-            if len(outcomes) == 4:
-                second = cluster.add_node(num_cpus=1, **SMALL)
-            if first is not None and len({o.worker for o in outcomes}) == 2:
-                cluster.remove_node(first, allow_graceful=False)
-                first = None
-                gate.touch()
-        check(outcomes)
-        assert len({o.worker for o in outcomes}) == 2, "nobody came: this proves nothing"
-        assert first is None
-        leave(cluster, second)
-    finally:
-        workers.close()
 
 
 def test_a_cluster_that_is_too_small_is_told_or_waited_for(cluster: Cluster) -> None:
@@ -119,18 +104,16 @@ def test_a_cluster_that_is_too_small_is_told_or_waited_for(cluster: Cluster) -> 
     ):
         RayWorkers(cluster.address, WorkerPool(workers=2))
     told: list[int] = []
-    nodes = []
 
     def arrive(room: int) -> None:
         told.append(room)
-        nodes.append(cluster.add_node(num_cpus=1, **SMALL))
+        cluster.add_node(num_cpus=1, **SMALL)
 
     workers = RayWorkers(cluster.address, WorkerPool(workers=2, wait_s=60), arrive)
     try:
         assert told[:2] == [0, 1]
         assert Share(cpus=1, gpus=0).times(all_nodes()) >= 2
         check(list(workers.evaluator(StandIn()).evaluate(CANDIDATES)))
-        leave(cluster, *nodes)
     finally:
         workers.close()
 
@@ -139,7 +122,7 @@ def test_a_worker_that_hangs_is_replaced(cluster: Cluster, tmp_path: Path) -> No
     """Stopped, not dead: one that hangs once costs nothing but time; a candidate that hangs every
     time is given up, and its neighbours are not.
     """
-    node = cluster.add_node(num_cpus=2, **SMALL)
+    _, node = nodes_of(cluster, 2)
     pool = WorkerPool(workers=2, max_tries=2, candidate_timeout_s=1.0)
     workers = RayWorkers(cluster.address, pool)
     try:
@@ -160,7 +143,32 @@ def test_a_worker_that_hangs_is_replaced(cluster: Cluster, tmp_path: Path) -> No
             "no result in 1 s, the last of 2 tries",
         )
         assert len(outcomes) == len(CANDIDATES)
-        leave(cluster, node)
+        cluster.remove_node(node, allow_graceful=False)
+        settle(cluster)
+    finally:
+        workers.close()
+
+
+def test_workers_follow_the_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    """A node that joins in mid-search gets work, one that leaves takes nothing with it."""
+    gate = tmp_path / "gate"
+    (first,) = nodes_of(cluster, 1)
+    workers = RayWorkers(cluster.address, WorkerPool(workers=1, elastic=True))
+    try:
+        evaluator = workers.evaluator(StandIn(eval_s=0.06, gate=gate))
+        outcomes: list[Outcome] = []
+        for outcome in evaluator.evaluate(CANDIDATES):
+            outcomes.append(outcome)
+            if len(outcomes) == 4:
+                cluster.add_node(num_cpus=1, **SMALL)
+            if first is not None and len({o.worker for o in outcomes}) == 2:
+                cluster.remove_node(first, allow_graceful=False)
+                first = None
+                gate.touch()
+        check(outcomes)
+        assert len({o.worker for o in outcomes}) == 2, "nobody came: this proves nothing"
+        assert first is None
+        settle(cluster)
     finally:
         workers.close()
 
@@ -198,7 +206,7 @@ def test_through_rays_client(cluster: Cluster, client_port: int) -> None:
     where the first server that the head starts for this client is killed as it starts.
     """
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    node = cluster.add_node(num_cpus=1, **SMALL)
+    nodes_of(cluster, 1)
     with killing_a_worker("--mode=specific-server") as killed:
         done = subprocess.run(
             [sys.executable, "-c", _THROUGH_THE_CLIENT, f"ray://127.0.0.1:{client_port}", *folders],
@@ -209,7 +217,6 @@ def test_through_rays_client(cluster: Cluster, client_port: int) -> None:
             # Ray keeps the place of a client that is lost for so long, also of one that never was.
             env={**os.environ, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2"},
         )
-    cluster.remove_node(node, allow_graceful=False)
     assert done.returncode == 0, done.stderr
     assert killed, "no server was killed: this proves nothing of the second try"
     assert "did not come up" in done.stderr
@@ -241,7 +248,7 @@ def test_a_head_that_is_gone(cluster: Cluster) -> None:
     it ends the cluster, whose start costs as much as all that it does.
     """
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    cluster.add_node(num_cpus=1, **SMALL)
+    nodes_of(cluster, 1)
     words = [sys.executable, "-c", _WITHOUT_A_HEAD, cluster.address, *folders]
     driver = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=without_ray())
     assert driver.stdout is not None

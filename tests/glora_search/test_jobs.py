@@ -164,7 +164,7 @@ def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_p
         server.resume("far")
         server.stop("far")  # its job hardly runs
         assert not server.status("far")["running"]
-        server.resume("far")
+        server.resume("far", overrides=["cluster.workers=0"])
         told = server.wait("far")
         assert "searching" in server.logs("far")
     assert (told["status"], told["evaluated"]) == ("complete", 800)
