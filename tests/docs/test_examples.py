@@ -14,13 +14,14 @@ from typing import NamedTuple
 import click
 import pytest
 import torch
-from own_server import free_port, own_server
 from PIL import Image
+from server_here import serving_forks
 from tiny_study import ARGS, MODEL, study_table, write_study
 
 from glora_search import export, launch, load_study_file
 from glora_search.cli import remote_verbs
 from glora_search.cli.commands import cli
+from glora_search.server.settings import ServerSettings
 from glora_search.study.reading import parse_study
 from supernet import Architecture
 from supernet.backbones import load_checkpoint
@@ -167,9 +168,14 @@ def small_study(folder: Path) -> Iterator[str]:
     file = write_study(folder / "data").rename(folder / "study.toml")
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if not line.startswith("directory")))
-    port = free_port()
-    with own_server(folder, port), contextlib.chdir(folder):
-        yield f"http://127.0.0.1:{port}"
+    settings = ServerSettings(
+        storage=f"sqlite:///{folder / 'studies.db'}",
+        root=folder / "runs",
+        data_roots=(folder / "data",),
+    )
+    settings.root.mkdir()
+    with serving_forks(settings) as (address, _), contextlib.chdir(folder):
+        yield address
 
 
 def given() -> dict[str, object]:

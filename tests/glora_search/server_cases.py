@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from recording_cases import SPACE, outcome
+from server_here import serving
 
 from glora_search.operations.running import ProcessRunner
 from glora_search.recording import Database, StudyRecord
@@ -114,25 +112,6 @@ def exported(folder: Path, study: StudyRecord) -> dict[str, bytes]:
         (directory / name).write_bytes(content)
     study.set_attribute("export", {"directory": str(directory), "trial": 3})
     return files
-
-
-@contextmanager
-def serving(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
-    """An application on a real port, in a thread; its URL."""
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server that restarts
-        bound.bind(("127.0.0.1", port))
-        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([bound],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @contextmanager

@@ -8,21 +8,19 @@ import json
 import shutil
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_study
-from fork_server import Running, glora_search, wait_until
+from fork_server import wait_until
 from page_studies import PAGES, studies_in_every_state
 from server_cases import serving, settings
+from server_here import ForkedStudies, serving_forks
 
-from glora_search.operations.running import STUDY_FILE
-from glora_search.recording.storage_url import ENVIRONMENT
 from glora_search.server.app import make_app
-from glora_search.server.settings import ServerSettings
 from glora_search.study.toml_text import toml_text
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -38,39 +36,11 @@ pytestmark = [
 ]
 
 
-class ForkedStudies:
-    """The runner of a server whose studies are the command line in forked processes: what each
-    costs is a fork.
-    """
-
-    def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
-
-    def launch(self, name: str, table: dict[str, Any]) -> int:
-        folder = self._settings.root / name
-        folder.mkdir(exist_ok=True)
-        (folder / STUDY_FILE).write_text(toml_text(table))
-        return self._begin(folder, "launch", STUDY_FILE)
-
-    def resume(self, name: str, overrides: Sequence[str] = ()) -> int:
-        words = [word for override in overrides for word in ("--set", override)]
-        return self._begin(self._settings.root / name, "resume", name, *words)
-
-    def _begin(self, folder: Path, *words: str) -> int:
-        variables = {ENVIRONMENT: self._settings.storage}
-        self.running = Running(glora_search, *words, folder=folder, environment=variables)
-        return self.running.pid
-
-
 @contextmanager
 def serving_studies(folder: Path) -> Iterator[tuple[str, ForkedStudies]]:
     """The address of a server on the loopback, and what runs its studies."""
-    given = settings(folder, data_roots=(folder,))
-    app = make_app(given)
-    runner = ForkedStudies(given)
-    app.state.service.runner = runner
-    with serving(app) as address:
-        yield address, runner
+    with serving_forks(settings(folder, data_roots=(folder,))) as served:
+        yield served
 
 
 @contextmanager
