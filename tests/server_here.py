@@ -25,6 +25,7 @@ def serving(app: Callable[..., Any], port: int = 0) -> Iterator[str]:
     """An application on a real port, in a thread; its URL."""
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server that restarts
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `serve` has it
         bound.bind(("127.0.0.1", port))
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -388,6 +388,16 @@ def test_a_server_listens_at_every_address_of_its_host() -> None:
     assert listening == here
 
 
+def test_answers_are_not_held_back() -> None:
+    """Until the reader has acknowledged their headers: each would take 40 ms more."""
+    for listener in listening_sockets("localhost", 0):
+        with listener, socket.socket(listener.family) as reader:
+            reader.connect(listener.getsockname())
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 # Study files of strangers
 
 
