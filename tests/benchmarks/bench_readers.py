@@ -1,7 +1,7 @@
 """How much slower a search is beside a server: with a page open, and with 200 readers.
 
     python tests/benchmarks/bench_readers.py [--pairs 40] [--slice 500] [--candidates 10000]
-        [--readers 200] [--eval-ms 4] [--busy 1] [--url postgresql://...]
+        [--readers 200] [--readers-nice 19] [--eval-ms 4] [--busy 1] [--url postgresql://...]
 
 This process drives a search that goes on with a recorded study of --candidates: evolution over 240
 genes, the loop, batches written in the background; an evaluation is always the same products of
@@ -12,10 +12,11 @@ shows; beside one whose events --readers follow from a process of their own; and
 that sleeps, which tells how far equal slices are apart. What a server, a page and readers miss
 while they are stopped they make up for afterwards, so the ratios are at their upper end. Browser
 and readers use the same processors as the search, which they would not in earnest, so the seconds
-of each are told apart. --busy processes compute without end all the time, in the place of workers
-of a search that leaves no processor free. Prints one JSON line: time and processor time of an
-evaluation, as ratios of neighbours with a 95% interval, and processor seconds of server, readers
-and browser.
+of each are told apart. With --readers-nice 19 readers run where search and server leave a processor
+free, which is as near to machines of their own as one machine comes. --busy processes compute
+without end all the time, in the place of workers of a search that leaves no processor free. Prints
+one JSON line: time and processor time of an evaluation, as ratios of neighbours with a 95%
+interval, and processor seconds of server, readers and browser.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--slice", type=int, default=500, help="evaluations")
     parser.add_argument("--candidates", type=int, default=10_000, help="recorded beforehand")
     parser.add_argument("--readers", type=int, default=200)
+    parser.add_argument("--readers-nice", type=int, default=0, help="niceness of their process")
     parser.add_argument("--eval-ms", type=float, default=4.0)
     parser.add_argument("--busy", type=int, default=0, help="processes that only compute")
     parser.add_argument("--setups", nargs="+", choices=_SETUPS, default=_SETUPS)
@@ -212,7 +214,7 @@ def main() -> None:
                 assert browser is not None
                 slices = case.beside_a_page(browser)
             else:
-                slices, exact = case.beside_readers(options.readers)
+                slices, exact = case.beside_readers(options.readers, options.readers_nice)
             recorded = case.until
             by[setup] = _summary(slices) | {"load_average": round(os.getloadavg()[0], 1)}
             progress(f"{setup}: {by[setup]}")
@@ -226,6 +228,7 @@ def main() -> None:
             "products_an_evaluation": working.products,
             "database": url.partition(":")[0],
             "busy_processes_beside": options.busy,
+            "readers_nice": options.readers_nice,
             "by": by,
             "readers_that_got_each_outcome_once": exact,
             "readers_in_all": options.readers if "readers" in by else 0,
@@ -314,7 +317,7 @@ class _Case:
             finally:
                 context.close()
 
-    def beside_readers(self, readers: int) -> tuple[_Slices, int]:
+    def beside_readers(self, readers: int, nice: int) -> tuple[_Slices, int]:
         """Search while readers follow, until they have read the last outcome; how many of them
         got each outcome once.
         """
@@ -325,6 +328,7 @@ class _Case:
             words = [*program, server.address, STUDY, *numbers]
             with _process(words, stdout=subprocess.PIPE) as following:
                 assert following.stdout is not None
+                psutil.Process(following.pid).nice(nice)
                 lines = following.stdout
 
                 def connected() -> _Beside:
