@@ -18,7 +18,7 @@ import tiny_study
 from fork_server import wait_until
 from page_studies import PAGES, studies_in_every_state
 from server_cases import serving, settings
-from server_here import ForkedStudies, serving_forks
+from server_here import serving_forks
 
 from glora_search.server.app import make_app
 from glora_search.study.toml_text import toml_text
@@ -34,13 +34,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
 ]
-
-
-@contextmanager
-def serving_studies(folder: Path) -> Iterator[tuple[str, ForkedStudies]]:
-    """The address of a server on the loopback, and what runs its studies."""
-    with serving_forks(settings(folder, data_roots=(folder,))) as served:
-        yield served
 
 
 @contextmanager
@@ -141,7 +134,7 @@ def test_a_study_is_submitted_watched_stopped_resumed_and_its_export_loads(
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(toml_text(table).replace("population", "popluation"))
     with (
-        serving_studies(tmp_path) as (address, runner),
+        serving_forks(settings(tmp_path, data_roots=(tmp_path,))) as (address, runner),
         browsing(viewport=NARROW) as (page, complaints),
     ):
         page.goto(address)

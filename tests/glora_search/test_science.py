@@ -275,7 +275,6 @@ def test_all_parts_on_the_smallest_scale(tmp_path: Path, monkeypatch: pytest.Mon
         seeds=1,
         some_tasks=("digits",),
         some_seeds=1,
-        supernet_epochs=None,
         methods=("linear", "lora"),
         best_of=2,
         ranked=4,
