@@ -69,6 +69,7 @@ def own_head(environment: Mapping[str, str], *, cpus: int = 2) -> Iterator[Head]
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_prestart_worker_first_driver": "0",
         "RAY_worker_niceness": "0",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",  # else a server for a client may end as it is forked
     }
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         words = ["start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}"]

@@ -34,13 +34,14 @@ __all__ = ["WorkerPool", "await_head", "connect", "disconnect", "last_words", "r
 _log = logging.getLogger(__name__)
 _GIVEN_AUTH_MODE: Final = os.environ.get("RAY_AUTH_MODE")
 _LOOK_AGAIN_S: Final = 1.0
-_CLIENT_TRIES: Final = 3
+_CLIENT_TRIES: Final = 5
 _NO_CLIENT_SERVER: Final = (
     "Initialization failure from server",
     "Attempted to reconnect a session",
 )
 """Ray's messages if the server process of a client started too slowly or ended early; the second
-one comes if it ended while the client was connecting."""
+one comes if it ended while the client was connecting. On a busy head up to one in ten ends early:
+it is forked beside threads of gRPC, whose handlers of a fork then raise SIGSEGV (Ray 2.60)."""
 
 _HEAD_PATIENCE_S: Final = 30.0  # a head that restarts is back by then; half of Ray's own
 

@@ -137,7 +137,7 @@ def test_secrets_are_named_and_not_given() -> None:
         ("server", SERVER["metadata"]["name"]),
     }
     of_database = {"GLORA_SEARCH_STORAGE", "PGSERVICEFILE", "PGSERVICE"}
-    assert environment_of("head").keys() == of_database
+    assert environment_of("head").keys() == of_database | {"GRPC_ENABLE_FORK_SUPPORT"}
     of_server = environment_of("server")
     for name in of_database:
         assert of_server.pop(name) == environment_of("head")[name]

@@ -62,7 +62,8 @@ def client_port() -> int:
 def cluster(client_port: int) -> Iterator[Cluster]:
     """A head that evaluates nothing; nodes are added by the tests.
 
-    It waits for 15 s, not 30, for the server that it starts for a client.
+    It waits for 15 s, not 30, for the server that it starts for a client. With gRPC's handlers of a
+    fork, the first process of that server sometimes ends with SIGSEGV (Ray 2.60).
     """
     head = {
         "num_cpus": 0,
@@ -73,6 +74,7 @@ def cluster(client_port: int) -> Iterator[Cluster]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "15")
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
         cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     cluster.shutdown()
@@ -220,7 +222,7 @@ def test_through_rays_client(cluster: Cluster, client_port: int) -> None:
     assert done.returncode == 0, done.stderr
     assert killed, "no server was killed: this proves nothing of the second try"
     assert "did not come up" in done.stderr
-    assert "trying again, 2 of 3" in done.stderr
+    assert "trying again, 2 of 5" in done.stderr
 
 
 _WITHOUT_A_HEAD = """
