@@ -63,8 +63,8 @@ def test_a_client_whose_server_ended_early_tries_again(
 @pytest.mark.parametrize(
     ("error", "calls"),
     [
-        (ConnectionAbortedError(ENDED_EARLY), 3),
-        (ConnectionError(ENDED_LATER), 3),
+        (ConnectionAbortedError(ENDED_EARLY), 5),
+        (ConnectionError(ENDED_LATER), 5),
         (ConnectionError("ray client connection timeout"), 1),
         (ValueError("unknown address"), 1),
     ],
@@ -72,7 +72,7 @@ def test_a_client_whose_server_ended_early_tries_again(
 def test_what_does_not_pass_is_raised(
     error: Exception, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After three tries, or at once where trying again would not help."""
+    """After five tries, or at once where trying again would not help."""
     made = _failing(monkeypatch, error, times=99)
     with pytest.raises(type(error)):
         connection._init({})
