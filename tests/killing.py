@@ -26,7 +26,7 @@ def killing_a_worker(title: str, when: Callable[[], bool] = lambda: True) -> Ite
                         process.kill()
                         killed.append(process.pid)
                         break
-            time.sleep(0.01)
+            time.sleep(0.05)  # looking at every process costs as much time
 
     thread = threading.Thread(target=watch)
     thread.start()

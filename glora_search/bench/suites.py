@@ -81,7 +81,7 @@ def offline_suite(
     workers: int,
     quick: bool = False,
     supernet: Mapping[str, Any] | None = None,
-    max_params: int | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> Suite:
     """Tasks that any machine can draw, and one of real images, with one backbone.
 
@@ -91,7 +91,7 @@ def offline_suite(
         workers: Runs at a time; 0 for one after the other in this process.
         quick: Whether it is the quick mode, which has a record of its own.
         supernet: Keys of [supernet] that are to differ from the suite's study.
-        max_params: Likewise `search.max_params`.
+        search: Likewise of [search].
 
     Raises:
         StudyFileError: An unknown task, one that comes twice, or none.
@@ -105,8 +105,7 @@ def offline_suite(
         table["data"] = {"source": "digits"} if task == "digits" else table["data"] | {"task": task}
         table["cluster"]["workers"] = workers
         table["supernet"] |= supernet or {}
-        if max_params is not None:
-            table["search"]["max_params"] = max_params
+        table["search"] |= search or {}
         files[task] = parse_study(table, origin="the offline suite")
     layout = Layout(tasks=tasks, whole=OFFLINE_TASKS)
     return Suite(

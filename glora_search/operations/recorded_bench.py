@@ -146,6 +146,7 @@ def run_all(
     progress: Progress,
     stack: ExitStack,
     *,
+    cluster: ExitStack | None = None,
     do: Doer | None = None,
 ) -> tuple[dict[str, RunResult], Mapping[str, Any]]:
     """Do what is ready until nothing is; all results by key, and the record's attributes.
@@ -157,7 +158,8 @@ def run_all(
         agenda: Which runs.
         storage: As in `glora_search.launch`.
         progress: Where to report.
-        stack: Closes the database, and leaves the cluster.
+        stack: Closes the database.
+        cluster: Leaves the cluster, which the next call may go on using; `stack` if not given.
         do: As in `compare_suite`.
     """
     file = next(iter(suite.files.values()))
@@ -179,7 +181,8 @@ def run_all(
         told = _Told(bar, agenda)
         told.show(done)
         left = partial(agenda.ready, done)
-        results = do(left, told.again) if do else _results(left, suite.files, file, told, stack)
+        leave = stack if cluster is None else cluster
+        results = do(left, told.again) if do else _results(left, suite.files, file, told, leave)
         for result in results:
             record.add(result.run.key, result.to_json(), value=result.val_loss)
             done[result.run.key] = result
@@ -218,10 +221,11 @@ def _results(
         return iter(())
     if not section.workers:
         return run_here(ready, files)
-    from glora_search.cluster.connection import WorkerPool, connect, disconnect
+    from glora_search.cluster.connection import WorkerPool, connect, disconnect, ray
 
     pool = WorkerPool.of(section)
-    stack.callback(disconnect)
+    if not ray.is_initialized():
+        stack.callback(disconnect)
     connect(section.address, pool)
     room = pool.share.times(_nodes()) if pool.elastic else pool.workers
     return run_on_ray(ready, files, workers=room, cpus=pool.cpus, gpus=pool.gpus, poll=told.again)

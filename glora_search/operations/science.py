@@ -341,16 +341,18 @@ class _Asking:
         keys: dict[str, Any] | None = None,
         max_params: int | None = None,
     ) -> Suite:
-        supernet = dict(keys or {})
+        supernet, search = dict(keys or {}), dict(self._scale.search)
         if self._scale.supernet_epochs is not None:
             supernet.setdefault("epochs", self._scale.supernet_epochs)
+        if max_params is not None:
+            search["max_params"] = max_params
         return replace(
             offline_suite(
                 tasks,
                 self._directory,
                 workers=self._workers,
                 supernet=supernet,
-                max_params=max_params,
+                search=search,
             ),
             name="science",
         )
@@ -364,7 +366,9 @@ class _Asking:
 
     def _do(self, suite: Suite, agenda: Agenda) -> dict[str, RunResult]:
         with ExitStack() as stack:
-            done, known = run_all(suite, agenda, self._storage, self._progress, stack)
+            done, known = run_all(
+                suite, agenda, self._storage, self._progress, stack, cluster=self._stack
+            )
         self._known = dict(known)
         self._runs |= {result.run.key: result for result in agenda.mine(done)}
         return done

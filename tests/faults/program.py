@@ -105,7 +105,14 @@ class Program:
 
         def watch() -> None:
             while not over.wait(0.2):
-                reported.update(self.recorded())
+                with (
+                    contextlib.suppress(StorageError),
+                    Database.open(self.storage, create=False) as database,
+                ):
+                    while not over.wait(0.2):
+                        with contextlib.suppress(StudyNotFoundError):
+                            trials = database.open_study(self.name).trials().values()
+                            reported.update(found(list(trials)))
 
         thread = threading.Thread(target=watch)
         thread.start()

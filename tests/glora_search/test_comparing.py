@@ -17,6 +17,7 @@ from glora_search.bench.table import comparison
 from glora_search.cli import bench_options
 from glora_search.cli.bench_tables import comparison_output
 from glora_search.cli.commands import cli
+from glora_search.cluster.connection import WorkerPool, connect, disconnect, ray
 from glora_search.operations import compare
 from glora_search.operations.recorded_bench import Comparison
 from glora_search.study.errors import StudyFileError
@@ -154,6 +155,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
 def test_two_workers_find_what_one_process_finds(
     compared: Comparison, file: StudyFile, tmp_path: Path, shared_ray: str
 ) -> None:
+    """And they leave the Ray that they have joined; one that was joined before is left joined."""
     changes = {"address": shared_ray, "workers": 2}
     spread = file.model_copy(update={"cluster": file.cluster.model_copy(update=changes)})
     found = compare(
@@ -163,6 +165,17 @@ def test_two_workers_find_what_one_process_finds(
     for result in found.results:
         assert result.error is None
         assert result.test_loss == pytest.approx(figures[result.run.key], rel=1e-5)
+    assert not ray.is_initialized()
+
+    connect(shared_ray, WorkerPool(workers=2))
+    try:
+        again = compare(
+            spread, methods=METHODS[:1], seeds=1, epochs=1, sweep=False, storage=url(tmp_path)
+        )
+        assert [result.error for result in again.results] == [None]
+        assert ray.is_initialized()
+    finally:
+        disconnect()
 
 
 def test_the_command_prints_a_table_and_writes_a_picture(

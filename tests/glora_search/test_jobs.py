@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from glora_search.cluster.jobs import checked_address
 from glora_search.cluster.reaching import check_reachable
 from glora_search.operations.launching import launch
 from glora_search.recording import Database
-from glora_search.study.errors import ClusterError
+from glora_search.study.errors import ClusterError, StudyNotFoundError
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -42,11 +42,13 @@ class Site:
     Args:
         head: The cluster.
         storage: URL of the database.
+        database: It, open.
         environment: What lets a command in.
     """
 
     head: Head
     storage: str
+    database: Database
     environment: dict[str, str]
 
     def command(self, *words: str | Path) -> list[str]:
@@ -84,8 +86,11 @@ def site(postgres_server: sa.URL, tmp_path_factory: pytest.TempPathFactory) -> I
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "GLORA_SEARCH_ST"))}
     ours["RAY_AUTH_TOKEN_PATH"] = str(token)
     storage = url.set(password=None).render_as_string()
-    with own_head({**secrets, "GLORA_SEARCH_STORAGE": storage}) as head:
-        yield Site(head, storage, ours)
+    with (
+        own_head({**secrets, "GLORA_SEARCH_STORAGE": storage}) as head,
+        Database.open(storage, create=True) as database,
+    ):
+        yield Site(head, storage, database, ours)
     with admin.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -122,17 +127,17 @@ def wait_for(what: Callable[[], Any]) -> Any:
     raise TimeoutError(f"{what} did not come true in {_PATIENCE_S} s")
 
 
-def recorded(storage: str, name: str) -> int:
+def recorded(site: Site) -> int:
+    """How many subnets of the study "far" are."""
     try:
-        with Database.open(storage, create=False) as database:
-            return database.open_study(name).tally().n_complete
-    except (KeyError, ConnectionError):
+        return site.database.open_study("far").tally().n_complete
+    except StudyNotFoundError:
         return 0
 
 
-def kept(storage: str, name: str) -> list[tuple[Any, ...]]:
-    with Database.open(storage, create=False) as database:
-        return found(database.open_study(name).history())
+def kept(site: Site) -> list[tuple[Any, ...]]:
+    """What was found in the study "far"."""
+    return found(site.database.open_study("far").history())
 
 
 def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_path: Path) -> None:
@@ -149,16 +154,16 @@ def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_p
     with own_head(
         {**variables, "RAY_AUTH_MODE": "token", "GLORA_SEARCH_STORAGE": site.storage}
     ) as lost:
-        doomed = Site(lost, site.storage, site.environment)
+        doomed = replace(site, head=lost)
         n_stopped = stopped_in_the_middle(doomed, path)
         words = ("far", "--storage", site.storage, "--set", "cluster.workers=0")
         resumed = doomed.run("resume", *words)
         assert resumed.returncode == 0, resumed.stderr
-        wait_for(lambda: recorded(site.storage, "far") > n_stopped)
+        wait_for(lambda: recorded(site) > n_stopped)
         lost.kill()
-    n_recorded = recorded(site.storage, "far")
+    n_recorded = recorded(site)
     assert n_stopped < n_recorded < 800, "it was not killed in the middle: this proves little"
-    before = set(kept(site.storage, "far"))
+    before = set(kept(site))
 
     with server_of(site, tmp_path) as server:
         server.resume("far")
@@ -169,11 +174,11 @@ def test_a_study_outlives_its_terminal_its_job_and_its_cluster(site: Site, tmp_p
         assert "searching" in server.logs("far")
     assert (told["status"], told["evaluated"]) == ("complete", 800)
     wait_for(lambda: site.status("far") == "SUCCEEDED")  # by the study's name, the latest job
-    assert before <= set(kept(site.storage, "far"))
+    assert before <= set(kept(site))
 
     (tmp_path / "alone").mkdir()
     alone = launch(study(tmp_path / "alone", search=_SIZE), storage=f"sqlite:///{tmp_path}/a.db")
-    assert kept(site.storage, "far") == found(alone.outcomes)
+    assert kept(site) == found(alone.outcomes)
 
 
 def stopped_in_the_middle(site: Site, path: Path) -> int:
@@ -204,15 +209,14 @@ def stopped_in_the_middle(site: Site, path: Path) -> int:
     assert any("loading torch" in line for line in log.stdout), "the log ended before the job"
     os.killpg(log.pid, signal.SIGKILL)
     log.wait()
-    wait_for(lambda: recorded(site.storage, "far"))
+    wait_for(lambda: recorded(site))
     stopped = site.run("stop", job, "--json")
     assert json.loads(stopped.stdout)["status"] == "STOPPED", stopped.stderr
-    n_recorded = recorded(site.storage, "far")
+    n_recorded = recorded(site)
     assert 0 < n_recorded < 800, "it was not stopped in the middle: this proves little"
     written = site.run("logs", job).stdout
     assert f"interrupted; {n_recorded} subnets are recorded" in written, "not a clean interruption"
-    with Database.open(site.storage, create=False) as database:
-        assert database.open_study("far").holder is None
+    assert site.database.open_study("far").holder is None
     return n_recorded
 
 

@@ -17,7 +17,7 @@ from glora_search.bench.runs import ArmFigures, Run, RunResult
 from glora_search.bench.science.designs import BASE, DESIGNS, keys_of
 from glora_search.bench.science.ends import shuffled
 from glora_search.bench.science.plan import QuestionPlan
-from glora_search.bench.science.scale import Scale
+from glora_search.bench.science.scale import QUICK, Scale
 from glora_search.bench.science.tables import (
     arms_of,
     evaluations_needed,
@@ -263,6 +263,14 @@ def small_suite(*args: Any, **kwargs: Any) -> Suite:
         table["search"]["generations"] = 1
         files[task] = stored_study(table)
     return dataclasses.replace(suite, files=files)
+
+
+def test_the_quick_scale_has_small_searches(tmp_path: Path) -> None:
+    """Ten minutes would otherwise go into the samplers alone."""
+    suite = offline_suite(QUICK.tasks, tmp_path, workers=0, search=QUICK.search)
+    for file in suite.files.values():
+        assert file.search.population * (file.search.generations + 1) == 100
+        assert file.search.max_params == 18_432, "the rest is the suite's"
 
 
 @pytest.mark.slow

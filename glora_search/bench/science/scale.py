@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from glora_search.bench.science.designs import BASE, DESIGNS
 from glora_search.bench.suites import OFFLINE_TASKS, QUICK_TASKS
@@ -28,6 +29,7 @@ class Scale:
         some_tasks: Of `ranking`, `designs` and `budgets`, which cost the most.
         some_seeds: Of these.
         supernet_epochs: None for those of the suite's study.
+        search: Keys of [search] that differ from the suite's study.
         methods: Without search.
         best_of: Trainings of LoRA of which the best by val is taken.
         ranked: Subnets a cell of `ranking`.
@@ -40,6 +42,7 @@ class Scale:
     some_tasks: tuple[str, ...]
     some_seeds: int
     supernet_epochs: int | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = UNIFORM
     best_of: int = 5
     ranked: int = 40
@@ -49,11 +52,18 @@ class Scale:
 
 FULL: Final = Scale(tasks=OFFLINE_TASKS, seeds=5, some_tasks=QUICK_TASKS, some_seeds=2)
 QUICK: Final = Scale(
-    tasks=("position",),
+    tasks=("digits",),
     seeds=2,
-    some_tasks=("position",),
+    some_tasks=("digits",),
     some_seeds=2,
     supernet_epochs=30,
+    search={  # 100 subnets in all
+        "population": 20,
+        "generations": 4,
+        "parents": 10,
+        "mutations": 10,
+        "crossovers": 10,
+    },
     methods=("linear", "lora"),
     best_of=2,
     ranked=8,
