@@ -84,9 +84,12 @@ class Program:
         """What the database says was found; empty where there is no study yet, or no answer."""
         try:
             with Database.open(self.storage, create=False) as database:
-                return found(list(database.open_study(self.name).trials().values()))
+                return self._found_in(database)
         except (StorageError, StudyNotFoundError):
             return []
+
+    def _found_in(self, database: Database) -> list[tuple[Any, ...]]:
+        return found(list(database.open_study(self.name).trials().values()))
 
     def holder(self) -> int | None:
         """The process that holds the study."""
@@ -111,8 +114,7 @@ class Program:
                 ):
                     while not over.wait(0.2):
                         with contextlib.suppress(StudyNotFoundError):
-                            trials = database.open_study(self.name).trials().values()
-                            reported.update(found(list(trials)))
+                            reported.update(self._found_in(database))
 
         thread = threading.Thread(target=watch)
         thread.start()
